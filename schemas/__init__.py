@@ -1,0 +1,1 @@
+"""What every other layer agrees on: tables, their layout, the settings files and the errors."""

@@ -1,0 +1,25 @@
+"""The contact fields that carry a user's recommendations at the e-mail provider.
+
+One flat field per slot and part, because a contact's custom fields are scalars (no list for a template to walk).
+All are of the provider's type Text; an unused slot holds the neutral value, never nothing: the provider keeps
+whatever an upsert omits, and yesterday's item would be mailed.
+"""
+
+from typing import Final
+
+SLOT_PARTS: Final = ("title", "url", "image", "price")
+NEUTRAL: Final = ""
+COUNT: Final = "ryml_count"  # how many slots are filled, as decimal digits: "0" to "6"
+RUN: Final = "ryml_run"  # the campaign date, YYYY-MM-DD; the template shows items only if it is the date of the send
+UID: Final = "ryml_uid"  # short keyed hash of user and address, to tell whose content this is
+TEXT_LIMIT: Final = 1000  # characters per text field (SendGrid's custom field limit)
+
+
+def slot_field(slot: int, part: str) -> str:
+    """Name the field of one part of one slot; slots count from 1."""
+    return f"ryml_{slot}_{part}"
+
+
+def all_fields(slots: int) -> tuple[str, ...]:
+    """Name every custom field that a push of this many slots writes."""
+    return (COUNT, RUN, UID, *(slot_field(slot, part) for slot in range(1, slots + 1) for part in SLOT_PARTS))

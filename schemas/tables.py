@@ -1,0 +1,276 @@
+"""Every table of the lake: its Arrow schema, key, grain and layout. The only place where columns are named.
+
+Instants are UTC with microseconds and end in `_at`. `item` is a position in the item index (int32), `item_id` the
+shop's own id (a string, to the byte). E-mail addresses live in `users` and nowhere else.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+INSTANT: Final = pa.timestamp("us", tz="UTC")
+# 14 digits with 4 decimals hold every ISO 4217 currency (the finest has 4) up to ten thousand million.
+MONEY: Final = pa.decimal128(14, 4)
+PROPERTIES: Final = pa.map_(pa.string(), pa.string())
+
+# The order is the code that `profiles.event_type` stores: append only.
+EVENT_TYPES: Final = (
+    "view",
+    "cart_add",
+    "cart_remove",
+    "wishlist_add",
+    "wishlist_remove",
+    "purchase",
+    "refund",
+)
+
+QUARANTINE_REASONS: Final = (
+    "null_user",
+    "null_item",
+    "unknown_event_type",
+    "bad_timestamp",
+    "outside_window",
+    "bad_quantity",
+    "bad_price",
+    "id_too_long",
+    "duplicate_item",
+    "duplicate_user",
+    "missing_field",
+    "bad_email",
+    "email_collision",
+    "rejected_by_provider",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its columns and how its partitions are laid out.
+
+    `bucketed`: a partition has one file per user bucket, in bucket order.
+    `per_campaign`: partitions are kept apart by campaign.
+    """
+
+    name: str
+    grain: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+    bucketed: bool = False
+    per_campaign: bool = False
+    version: int = 1
+
+
+def _schema(*fields: "pa.Field[Any]") -> pa.Schema:
+    return pa.schema(fields)
+
+
+def _required(name: str, kind: pa.DataType) -> "pa.Field[Any]":
+    return pa.field(name, kind, nullable=False)
+
+
+def _list(name: str, kind: pa.DataType) -> "pa.Field[Any]":
+    return pa.field(name, pa.list_(pa.field("element", kind, nullable=False)), nullable=False)
+
+
+EVENTS: Final = Table(
+    name="events",
+    grain="one row per thing a user did with an item",
+    key=("user_id", "item_id", "event_type", "occurred_at"),
+    bucketed=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _required("item_id", pa.string()),
+        _required("event_type", pa.string()),
+        _required("occurred_at", INSTANT),
+        _required("quantity", pa.int32()),
+        pa.field("price", MONEY),
+    ),
+)
+
+CATALOG: Final = Table(
+    name="catalog",
+    grain="one row per item that the shop knows on that day",
+    key=("item_id",),
+    schema=_schema(
+        _required("item_id", pa.string()),
+        _required("title", pa.string()),
+        _required("url", pa.string()),
+        _required("image_url", pa.string()),
+        pa.field("category", pa.string()),
+        pa.field("brand", pa.string()),
+        _required("price", MONEY),
+        _required("currency", pa.string()),
+        _required("stock", pa.int32()),
+        pa.field("rating", pa.float32()),
+        pa.field("created_at", INSTANT),
+        pa.field("properties", PROPERTIES),
+    ),
+)
+
+USERS: Final = Table(
+    name="users",
+    grain="one row per user that the shop knows on that day",
+    key=("user_id",),
+    bucketed=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        pa.field("email", pa.string()),
+        _required("is_subscribed", pa.bool_()),
+        pa.field("locale", pa.string()),
+        pa.field("properties", PROPERTIES),
+    ),
+)
+
+ITEM_INDEX: Final = Table(
+    name="item_index",
+    grain="one row per item id ever seen; row i holds item i; rows are only ever appended",
+    key=("item",),
+    schema=_schema(_required("item", pa.int32()), _required("item_id", pa.string())),
+)
+
+PROFILES: Final = Table(
+    name="profiles",
+    grain="one row per user ever seen, in user_id order within the bucket; the lists are parallel, newest first",
+    key=("user_id",),
+    bucketed=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _list("item", pa.int32()),
+        _list("event_type", pa.int8()),
+        _list("last_at", INSTANT),
+        _list("count", pa.int32()),
+    ),
+)
+
+CORRELATIONS: Final = Table(
+    name="correlations",
+    grain="one row per item of the index, in item order; the lists are parallel, best first",
+    key=("item",),
+    schema=_schema(
+        _required("item", pa.int32()),
+        _list("other_item", pa.int32()),
+        _list("score", pa.float32()),
+        _list("support", pa.int32()),
+    ),
+)
+
+RECOMMENDATIONS: Final = Table(
+    name="recommendations",
+    grain="one row per profile, in user_id order within the bucket; the lists are parallel, best first",
+    key=("user_id",),
+    bucketed=True,
+    per_campaign=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _list("item", pa.int32()),
+        _list("score", pa.float32()),
+        _required("outcome", pa.string()),
+    ),
+)
+RECOMMEND_OUTCOMES: Final = ("recommended", "too_few", "no_history")
+
+CHUNKS: Final = Table(
+    name="chunks",
+    grain="one row per user of recommendations, users or mirror; what the push does with them",
+    key=("user_id",),
+    bucketed=True,
+    per_campaign=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _required("action", pa.string()),
+        _required("reason", pa.string()),
+        _list("item", pa.int32()),
+        _required("chunk", pa.int32()),
+    ),
+)
+PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
+# Why a user has the action that they have. `withheld` users are neither pushed nor mailed.
+PLAN_REASONS: Final = (
+    "has_recommendations",
+    "nothing_any_more",
+    "held_nothing",
+    "no_address",
+    "unsubscribed",
+    "suppressed",
+    "not_in_users",
+)
+
+RECEIPTS: Final = Table(
+    name="receipts",
+    grain="one row per contact that a confirmed request delivered, in request order within the chunk",
+    key=("user_id",),
+    per_campaign=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _required("chunk", pa.int32()),
+        _required("request", pa.int32()),
+        _required("action", pa.string()),
+        _list("item", pa.int32()),
+        _required("job_id", pa.string()),
+        _required("outcome", pa.string()),
+    ),
+)
+RECEIPT_OUTCOMES: Final = ("delivered", "cleared", "quarantined")
+
+MIRROR: Final = Table(
+    name="mirror",
+    grain="one row per user whose contact the provider is known to hold",
+    key=("user_id",),
+    bucketed=True,
+    per_campaign=True,
+    schema=_schema(
+        _required("user_id", pa.string()),
+        _list("item", pa.int32()),
+        _required("send_date", pa.date32()),
+    ),
+)
+
+SUPPRESSIONS: Final = Table(
+    name="suppressions",
+    grain="one row per suppressed address and kind; the address is a keyed hash",
+    key=("address_key", "kind"),
+    per_campaign=True,
+    schema=_schema(_required("address_key", pa.uint64()), _required("kind", pa.string())),
+)
+
+MAIL_EVENTS: Final = Table(
+    name="mail_events",
+    grain="one row per thing that happened to a mail",
+    key=("mail_event_id",),
+    per_campaign=True,
+    schema=_schema(
+        _required("mail_event_id", pa.string()),
+        _required("mail_event_type", pa.string()),
+        _required("uid", pa.string()),
+        pa.field("slot", pa.int8()),
+        _required("occurred_at", INSTANT),
+    ),
+)
+
+FUNNEL: Final = Table(
+    name="funnel",
+    grain="one row per measure of one send",
+    key=("measure",),
+    per_campaign=True,
+    schema=_schema(_required("measure", pa.string()), _required("value", pa.float64())),
+)
+
+QUARANTINE: Final = Table(
+    name="quarantine",
+    grain="one row per input row that was not used; no value of the row itself",
+    key=("source_table", "source_position"),
+    schema=_schema(
+        _required("source_table", pa.string()),
+        _required("reason", pa.string()),
+        _required("row_hash", pa.string()),
+        _required("source_position", pa.int64()),
+    ),
+)
+
+TABLES: Final = {
+    table.name: table
+    for table in (
+        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, CORRELATIONS, RECOMMENDATIONS, CHUNKS, RECEIPTS,
+        MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, QUARANTINE,
+    )
+}  # fmt: skip

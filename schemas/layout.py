@@ -8,6 +8,7 @@ from schemas.errors import ConfigError
 from schemas.tables import TABLES
 
 MANIFEST_NAME = "_manifest.json"
+UNDATED = dt.date.min  # the date of a table that has one partition in all
 
 # Run ids come from Airflow and hold `:` and `+`, which object stores and shells treat in ways of their own.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -26,6 +27,9 @@ class Partition:
         table = TABLES.get(self.table)
         if table is None:
             raise ConfigError(f"no table is called {self.table!r}; the tables are {', '.join(TABLES)}")
+        if table.dated == (self.date == UNDATED):
+            need = "is kept by day" if table.dated else "has one partition in all"
+            raise ConfigError(f"{self.table} {need}, got date={self.date}")
         if table.per_campaign != (self.campaign is not None):
             need = "needs a campaign" if table.per_campaign else "is not kept by campaign"
             raise ConfigError(f"{self.table} {need}, got campaign={self.campaign!r}")
@@ -35,8 +39,12 @@ class Partition:
     @property
     def path(self) -> str:
         """The partition's folder, relative to the lake's root."""
-        campaign = f"campaign={self.campaign}/" if self.campaign else ""
-        return f"{self.table}/{campaign}date={self.date.isoformat()}"
+        parts = [self.table]
+        if self.campaign:
+            parts.append(f"campaign={self.campaign}")
+        if self.date != UNDATED:
+            parts.append(f"date={self.date.isoformat()}")
+        return "/".join(parts)
 
     @property
     def manifest_path(self) -> str:

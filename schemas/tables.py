@@ -49,6 +49,7 @@ class Table:
 
     `bucketed`: a partition has one file per user bucket, in bucket order.
     `per_campaign`: partitions are kept apart by campaign.
+    `dated`: one partition a UTC day; an undated table has one partition in all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Table:
     schema: pa.Schema
     bucketed: bool = False
     per_campaign: bool = False
+    dated: bool = True
     version: int = 1
 
 
@@ -125,6 +127,7 @@ ITEM_INDEX: Final = Table(
     name="item_index",
     grain="one row per item id ever seen; row i holds item i; rows are only ever appended",
     key=("item",),
+    dated=False,
     schema=_schema(_required("item", pa.int32()), _required("item_id", pa.string())),
 )
 
@@ -144,7 +147,7 @@ PROFILES: Final = Table(
 
 CORRELATIONS: Final = Table(
     name="correlations",
-    grain="one row per item of the index, in item order; the lists are parallel, best first",
+    grain="one row per item that has a correlated item, in item order; the lists are parallel, best first",
     key=("item",),
     schema=_schema(
         _required("item", pa.int32()),
@@ -180,7 +183,8 @@ CHUNKS: Final = Table(
         _required("action", pa.string()),
         _required("reason", pa.string()),
         _list("item", pa.int32()),
-        _required("chunk", pa.int32()),
+        # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
+        _required("part", pa.int32()),
     ),
 )
 PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
@@ -197,16 +201,13 @@ PLAN_REASONS: Final = (
 
 RECEIPTS: Final = Table(
     name="receipts",
-    grain="one row per contact that a confirmed request delivered, in request order within the chunk",
+    grain="one row per contact that a chunk pushed, in request order; one file per chunk",
     key=("user_id",),
     per_campaign=True,
     schema=_schema(
         _required("user_id", pa.string()),
         _required("chunk", pa.int32()),
-        _required("request", pa.int32()),
-        _required("action", pa.string()),
         _list("item", pa.int32()),
-        _required("job_id", pa.string()),
         _required("outcome", pa.string()),
     ),
 )
@@ -267,10 +268,34 @@ QUARANTINE: Final = Table(
     ),
 )
 
+# The three exports of a date publish on their own, so each has a partition of its own for what it set aside.
+QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS = (
+    Table(
+        name=f"quarantine_{source.name}",
+        grain=f"one row per row of the source of {source.name} that was not used, or whose address was not used; "
+        "no value of the row itself",
+        key=QUARANTINE.key,
+        schema=QUARANTINE.schema,
+    )
+    for source in (EVENTS, CATALOG, USERS)
+)
+
+BUILDS: Final = Table(
+    name="builds",
+    grain="one row per partition that a finished, checked build consists of",
+    key=("partition",),
+    per_campaign=True,
+    schema=_schema(
+        _required("partition", pa.string()),
+        _required("content_sha256", pa.string()),
+        _required("rows", pa.int64()),
+    ),
+)
+
 TABLES: Final = {
     table.name: table
     for table in (
         EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, CORRELATIONS, RECOMMENDATIONS, CHUNKS, RECEIPTS,
-        MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, QUARANTINE,
+        MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

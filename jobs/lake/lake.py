@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Any, Final, Self
 
 import pyarrow as pa
@@ -165,9 +166,9 @@ class Attempt:
             writer.write(rows)
         return writer.entry
 
-    def writer(self, *, bucket: int = 0) -> "FileWriter":
-        """Open one file for writing batch by batch."""
-        return FileWriter(self, bucket)
+    def writer(self, *, bucket: int = 0, name: str | None = None) -> "FileWriter":
+        """Open one file for writing batch by batch; `name` is for tables whose files are not one a bucket."""
+        return FileWriter(self, bucket, name or data_file_name(bucket))
 
     def publish(
         self,
@@ -177,15 +178,21 @@ class Attempt:
         parameters: Json,
         window: Window | None = None,
         metrics: Json | None = None,
+        replaces: Manifest | EllipsisType | None = ...,
     ) -> Manifest:
         """Publish the files as the partition, whole, replacing what was published before.
 
         What was made from the same inputs with the same result stays as it is, and this attempt is dropped.
+        A job whose rows build on what the partition holds passes that as `replaces`, and loses to whoever was faster.
         Raises: PublishConflictError if somebody else publishes the same partition at the same time.
         """
         storage = self.lake.storage
         before = storage.read(self.partition.manifest_path)
         current = Manifest.from_bytes(before, self.partition.manifest_path) if before is not None else None
+        if replaces is not ... and replaces != current:
+            raise PublishConflictError(
+                f"{self.partition} changed since it was read; run the job again on what is there"
+            )
         manifest = Manifest(
             partition=self.partition,
             schema_version=TABLES[self.partition.table].version,
@@ -222,11 +229,12 @@ class Attempt:
 class FileWriter:
     """One Parquet file of an attempt, hashed while it is written. A context manager; `entry` is there after it."""
 
-    def __init__(self, attempt: Attempt, bucket: int) -> None:
+    def __init__(self, attempt: Attempt, bucket: int, name: str) -> None:
         self._schema = TABLES[attempt.partition.table].schema
         self._bucket = bucket
+        self._name = name
         self._rows = 0
-        self._file = HashingFile(attempt.lake.storage.create(f"{attempt.folder}/{data_file_name(bucket)}"))
+        self._file = HashingFile(attempt.lake.storage.create(f"{attempt.folder}/{name}"))
         self._writer = pq.ParquetWriter(self._file.as_arrow(), self._schema, **_WRITE_OPTIONS)
 
     def write(self, rows: pa.Table) -> None:
@@ -249,6 +257,4 @@ class FileWriter:
     @property
     def entry(self) -> FileEntry:
         """What the manifest has to say about the file."""
-        return FileEntry(
-            data_file_name(self._bucket), self._bucket, self._rows, self._file.bytes_written, self._file.sha256
-        )
+        return FileEntry(self._name, self._bucket, self._rows, self._file.bytes_written, self._file.sha256)

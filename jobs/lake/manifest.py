@@ -86,9 +86,7 @@ class Manifest:
             digest.update(f"{entry.name}:{entry.sha256}\n".encode())
         return digest.hexdigest()
 
-    def same_making(
-        self, *, inputs: Mapping[str, str], window: Json | None, parameters: Json, code_version: str
-    ) -> bool:
+    def made_from(self, *, inputs: Mapping[str, str], window: Json | None, parameters: Json, code_version: str) -> bool:
         """Tell whether these inputs, settings and code are those that made this partition."""
         return (
             dict(self.inputs) == dict(inputs)

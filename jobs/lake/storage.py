@@ -142,7 +142,8 @@ class S3Storage:
             return None
 
     def create(self, path: str) -> IO[bytes]:
-        return self._filesystem.open_output_stream(f"{self.bucket}/{self._key(path)}")  # type: ignore[return-value]
+        file: IO[bytes] = self._filesystem.open_output_stream(f"{self.bucket}/{self._key(path)}")
+        return file
 
     def replace_if(self, path: str, data: bytes, expected: bytes | None) -> None:
         from botocore.exceptions import ClientError
@@ -211,7 +212,7 @@ class HashingFile:
         return self._hash.hexdigest()
 
     def as_arrow(self) -> pa.NativeFile:
-        return pa.PythonFile(self, mode="w")  # type: ignore[arg-type]  # duck-typed file
+        return pa.PythonFile(self, mode="w")
 
 
 def _conflict(path: str) -> str:

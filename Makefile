@@ -1,0 +1,123 @@
+# One command each. `make help` lists them; variables are given behind: make run USERS=20000 DAYS=3
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV ?= .venv
+# What `make run` runs on; see `make help`.
+USERS = 5000
+DATE =
+DAYS = 1
+SOURCE =
+DATA =
+EXIT =
+API_PORT ?= 8080
+REHEARSAL_PORT ?= 8085
+
+UV_VERSION := 0.13.9
+# Python packages as they were on the day after Airflow 3.3.2's release; see requirements.in.
+AS_OF := 2026-09-18T00:00:00Z
+
+python := $(VENV)/bin/python
+stack := PYTHONPATH=.:plugins $(python) -m ryml_airflow.stack
+compile := $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --exclude-newer $(AS_OF) --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock'
+# uv compiles no bytecode by default, and without it each of Airflow's processes starts in twice the time.
+pip_install := $(VENV)/bin/uv pip install --quiet --python $(python) --compile-bytecode --require-hashes
+
+# Set in many container images; every process would compile Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE
+# Another environment's packages must not mix with this one's.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help run stop install install-dev test check fix lock clean venv
+
+help: ## list the commands and variables
+	@echo 'Commands:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Variables of make run (and what they are by default):'
+	@echo '  USERS=$(USERS)            size of the demo shop'
+	@echo '  DATE=                 first date, YYYY-MM-DD (the source says; the demo: 2026-11-02)'
+	@echo '  DAYS=$(DAYS)                how many dates, one after the other'
+	@echo '  SOURCE=               settings file of the source (docs/examples/demo_shop.toml)'
+	@echo '  DATA=                 where the data is (what the settings file says)'
+	@echo '  EXIT=                 1: leave after the batch, with status 0 if it succeeded'
+	@echo '  API_PORT=$(API_PORT)         Airflow: user interface and API'
+	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
+	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
+
+run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send
+	@$(stack) up --users '$(USERS)' --date '$(DATE)' --days '$(DAYS)' --source '$(SOURCE)' --data '$(DATA)' \
+		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' $(if $(filter-out 0,$(EXIT)),--exit)
+
+stop: ## stop what runs, or what a lost terminal left
+	@if [ -x $(python) ]; then $(stack) down; else echo 'Nothing was running: there is no $(VENV).'; fi
+
+# The stamp holds the lock's checksum, so that a checkout which only touches the file installs nothing.
+install: ## make the virtual environment and install what is needed to run (nothing to do: no time)
+	@if [ "$$(cat $(VENV)/.runtime 2>/dev/null)" != "$$(cksum < requirements.txt)" ]; then \
+		$(MAKE) venv; \
+		echo 'Installing 1.4 GB of packages into $(VENV) (about a minute) ...'; \
+		$(pip_install) -r requirements.txt; \
+		cksum < requirements.txt > $(VENV)/.runtime; \
+	fi
+
+install-dev: install ## the same and what tests and checks need
+	@if [ "$$(cat $(VENV)/.dev 2>/dev/null)" != "$$(cat requirements.txt tests/requirements.txt | cksum)" ]; then \
+		echo 'Installing what tests and checks need ...'; \
+		$(pip_install) -r tests/requirements.txt; \
+		cat requirements.txt tests/requirements.txt | cksum > $(VENV)/.dev; \
+	fi
+
+# Says everything that is missing before anything is downloaded.
+venv:
+	@found=; \
+	for candidate in python3.11 python3; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+			found=$$candidate; break; \
+		fi; \
+	done; \
+	missing=; \
+	if [ -z "$$found" ]; then \
+		missing+=$$'There is no Python 3.11 on PATH; expected it, because requirements.txt was resolved for it. Install python3.11 and python3.11-venv.\n\n'; \
+	elif ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		missing+=$$'Python 3.11 can not make virtual environments; expected its venv module. Debian, Ubuntu: apt-get install python3.11-venv\n\n'; \
+	elif ! "$$found" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then \
+		missing+=$$'Python 3.11 is here without Python.h; expected it, because the package lightfm is built here. Debian, Ubuntu: apt-get install python3.11-dev\n\n'; \
+	fi; \
+	if ! command -v "$${CC:-cc}" >/dev/null && ! command -v gcc >/dev/null; then \
+		missing+=$$'There is no C compiler; expected gcc, because the package lightfm is built here. Debian, Ubuntu: apt-get install gcc; macOS: xcode-select --install\n\n'; \
+	fi; \
+	if [ -z "$${JAVA_HOME:-}" ] && ! command -v java >/dev/null; then \
+		missing+=$$'There is no Java; expected version 17 or newer, because Spark runs on it. Debian, Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17\n\n'; \
+	fi; \
+	if [ -n "$$missing" ]; then printf '%s' "$$missing" >&2; exit 2; fi; \
+	if ! $(python) -c 'import pip' 2>/dev/null; then \
+		echo "Making $(VENV) with $$found ..."; \
+		"$$found" -m venv --clear $(VENV); \
+	fi; \
+	if [ "$$($(VENV)/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != $(UV_VERSION) ]; then \
+		$(python) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	fi
+
+test: install-dev ## run the tests
+	@$(python) -m pytest $(TESTS)
+
+check: install-dev ## lint, formatting and types; changes nothing
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+fix: install-dev ## put right what ruff can put right
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+lock: venv ## resolve requirements.in and tests/requirements.in anew
+	@$(compile) requirements.in -o requirements.txt
+	@$(compile) tests/requirements.in -o tests/requirements.txt
+
+clean: stop ## remove what runs have left: Airflow's database, logs, secrets, demo shops, lakes, mailboxes
+	@if [ -d .airflow ]; then du -sh .airflow/* | sed 's/^/removing /'; rm -rf .airflow; else echo 'There is no .airflow.'; fi

@@ -1,0 +1,85 @@
+"""### Build the night's recommendations
+
+Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and
+recommends to every user. Ends in one manifest per table; `send_recommendations` starts from there.
+
+**It never mails anybody**, so it can be run again, cleared or backfilled for any date at any time.
+
+**When it fails**: read the last lines of the red task. Its message says what is wrong, what was expected and what to
+do. Whatever was published before stays; clear the task to go on from there.
+
+**Not for** a new catalog for many past dates: use `backfill_catalog`, which compares before it promotes.
+"""
+
+from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
+
+from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, MACROS, table_asset
+from ryml_airflow.launch import JobOperator, SparkJobOperator
+
+CAMPAIGN = "resources_you_may_like"
+
+
+@dag(
+    # Explicit: the default timetable of a cron string has an interval of no length, and would export nothing.
+    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    user_defined_macros=MACROS,
+    params={"date": DATE_PARAM},
+    tags=["ryml", "build", "nightly"],
+    doc_md=__doc__,
+)
+def build_recommendations():
+    @task_group(tooltip="The day's rows from the shop, split into good and quarantined")
+    def export():
+        tables = [
+            JobOperator(
+                task_id=f"export_{table}",
+                job="export_table",
+                arguments={"table": table},
+                settings=["source", "data", "buckets"],
+                outlets=[table_asset(table)],
+            )
+            for table in ("events", "catalog", "users")
+        ]
+        tables >> JobOperator(task_id="index_items", job="index_items", outlets=[table_asset("item_index")])
+
+    check_inputs = JobOperator(
+        task_id="check_inputs", job="check_tables", arguments={"tables": ["events", "catalog", "users"]}
+    )
+    fold_profiles = SparkJobOperator(
+        task_id="fold_profiles",
+        job="fold_profiles",
+        published="profiles",
+        pool="spark",
+        outlets=[table_asset("profiles")],
+    )
+    train_correlations = SparkJobOperator(
+        task_id="train_correlations",
+        job="train_correlations",
+        published="correlations",
+        pool="spark",
+        outlets=[table_asset("correlations")],
+    )
+    recommend_items = SparkJobOperator(
+        task_id="recommend_items",
+        job="recommend_items",
+        published="recommendations",
+        campaign=CAMPAIGN,
+        pool="spark",
+        outlets=[table_asset("recommendations")],
+    )
+    check_outputs = JobOperator(
+        task_id="check_outputs",
+        job="check_tables",
+        arguments={"tables": ["correlations", "recommendations"]},
+        campaign=CAMPAIGN,
+    )
+    finish_build = JobOperator(
+        task_id="finish_build", job="finish_build", campaign=CAMPAIGN, outlets=[table_asset("builds")]
+    )
+    chain(export(), check_inputs, fold_profiles, train_correlations, recommend_items, check_outputs, finish_build)
+
+
+build_recommendations()

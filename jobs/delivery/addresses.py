@@ -1,0 +1,12 @@
+"""E-mail addresses in delivery: one canonical form, and keyed hashes where the address itself must not stand."""
+
+from typing import Final
+
+# Names of the ledger's secret keys. Different ones, so that a hash in a mail says nothing about one in the lake.
+ADDRESS_KEY: Final = "address"
+UID_KEY: Final = "uid"
+
+
+def canonical_address(address: str) -> str:
+    """Write an address the way the export does and the provider stores it: trimmed, lower case."""
+    return address.strip().lower()

@@ -1,0 +1,149 @@
+"""Render request bodies: contacts with every field set, cut by bytes and count.
+
+Each item's part of a contact is rendered once per slot and joined in Arrow; a dict per user was measured at a fifth
+of the speed. The same rows give the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.mail_fields import COUNT, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
+
+# SendGrid: 30,000 contacts or 6 MB a request, whichever is lower; whether its MB is 10^6 or 2^20 is not said.
+MAX_CONTACTS: Final = 30_000
+MAX_BYTES: Final = 5_500_000
+_SYMBOLS: Final = {"EUR": "€", "GBP": "£", "USD": "$"}
+
+
+@dataclass(frozen=True)
+class Body:
+    """One request: its bytes as text and the rows (start, stop) of the rendered table that it carries."""
+
+    text: str
+    start: int
+    stop: int
+    size: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, text: str, start: int, stop: int) -> Self:
+        """Measure and hash the text once."""
+        data = text.encode()
+        return cls(text, start, stop, len(data), hashlib.sha256(data).hexdigest())
+
+
+def item_values(catalog: pa.Table) -> dict[str, list[str]]:
+    """The text of each part of each catalog row, as JSON strings.
+
+    Braces that a template engine would take for its own are parted, control characters go, and text is cut to the
+    provider's 1,000 characters.
+    """
+    rows = catalog.select(["title", "url", "image_url", "price", "currency"]).to_pylist()
+    return {
+        "title": [_json_text(row["title"]) for row in rows],
+        "url": [_json_text(row["url"]) for row in rows],
+        "image": [_json_text(row["image_url"]) for row in rows],
+        "price": [
+            _json_text(f"{_SYMBOLS.get(row['currency'], row['currency'] + ' ')}{row['price']:,.2f}") for row in rows
+        ],
+    }
+
+
+def slot_fragments(catalog: pa.Table, slots: int, field_ids: Mapping[str, str]) -> list[pa.StringArray]:
+    """Render each item's fields once per slot; the last entry of each array is the empty slot.
+
+    Shapes: `slots` arrays of (catalog rows + 1).
+    """
+    values = item_values(catalog)
+    columns = {part: pa.array([*values[part], json.dumps(NEUTRAL)], pa.string()) for part in SLOT_PARTS}
+    fragments = []
+    for slot in range(1, slots + 1):
+        pieces: list[pa.Array | str] = []
+        for part in SLOT_PARTS:
+            pieces += [f',"{field_ids[slot_field(slot, part)]}":', columns[part]]
+        fragments.append(_join(pieces))
+    return fragments
+
+
+def render_contacts(
+    *,
+    emails: pa.StringArray,
+    uids: npt.NDArray[np.uint64],
+    slot_rows: Sequence[npt.NDArray[np.int64]],
+    counts: npt.NDArray[np.int64],
+    fragments: Sequence[pa.StringArray],
+    field_ids: Mapping[str, str],
+    run: str,
+) -> pa.StringArray:
+    """Render one JSON object per contact, all slots written, empty ones with the neutral value.
+
+    Shapes: slot_rows has one array (contacts,) per slot: rows of `fragments`, -1 for an empty slot.
+    """
+    head = f',"custom_fields":{{"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[COUNT]}":"'
+    pieces: list[pa.Array | str] = [
+        '{"email":"',
+        _escape(emails),
+        '"',
+        head,
+        pa.array(counts).cast(pa.string()),
+        f'","{field_ids[UID]}":"',
+        uid_texts(uids),
+        '"',
+        *(
+            fragment.take(pa.array(np.where(rows < 0, len(fragment) - 1, rows)))
+            for fragment, rows in zip(fragments, slot_rows, strict=True)
+        ),
+        "}}",
+    ]
+    return _join(pieces)
+
+
+def uid_texts(uids: npt.NDArray[np.uint64]) -> pa.StringArray:
+    """Write 64-bit hashes as 16 hex digits each."""
+    digits = np.frombuffer(uids.astype(">u8").tobytes().hex().encode(), "S16")
+    return pa.array(digits, pa.binary()).cast(pa.string())
+
+
+def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Body]:
+    """Cut rendered contacts into request bodies within both limits, in order.
+
+    Raises: ValueError if one contact alone is over the limit (the field limits make that impossible).
+    """
+    head = f'{{"list_ids":{json.dumps(list(list_ids))},"contacts":[' if list_ids else '{"contacts":['
+    room = MAX_BYTES - len(head) - len("]}")
+    ends = np.cumsum(pc.binary_length(contacts).to_numpy() + 1)  # 1: the comma
+    start, total = 0, len(contacts)
+    while start < total:
+        before = int(ends[start - 1]) if start else 0
+        stop = min(int(np.searchsorted(ends, before + room, side="right")), start + MAX_CONTACTS)
+        if stop == start:
+            raise ValueError(f"one contact takes more than {room} bytes; expected the field limits to prevent that")
+        yield Body.of(head + ",".join(contacts[start:stop].to_pylist()) + "]}", start, stop)
+        start = stop
+
+
+def _join(pieces: Sequence[pa.Array | str]) -> pa.StringArray:
+    return pc.binary_join_element_wise(*pieces, "")
+
+
+def _price_text(price: Decimal, currency: str) -> str:
+    return f"{_SYMBOLS.get(currency, currency + ' ')}{price:,.2f}"
+
+
+def _json_text(text: str) -> str:
+    clean = "".join(character for character in text if character.isprintable())
+    return json.dumps(clean.replace("{{", "{ {").replace("}}", "} }")[:TEXT_LIMIT], ensure_ascii=False)
+
+
+def _escape(texts: pa.StringArray) -> pa.StringArray:
+    """Escape what JSON needs in an address; control characters cannot stand in one that the export let through."""
+    return pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')

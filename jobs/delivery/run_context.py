@@ -1,0 +1,103 @@
+"""What every delivery job needs to know of its run: lake, campaign, ledger and provider, from a job's options."""
+
+import argparse
+import datetime as dt
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from jobs.command_line import job_parser
+from jobs.delivery.client import MailProvider
+from jobs.delivery.ledger import Ledger, Run
+from jobs.delivery.sendgrid_client import SendGridProvider
+from jobs.lake.lake import Lake
+from schemas.campaign import Campaign, load_campaign
+from schemas.errors import ConfigError
+
+PROVIDER_VARIABLE = "AIRFLOW_CONN_SENDGRID_DEFAULT"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class ProviderAddress:
+    """Where the provider is and the key to it. The key never shows in a log or a message."""
+
+    host: str
+    api_key: str = field(repr=False)
+
+    @classmethod
+    def from_environment(cls, variable: str) -> Self:
+        """Read an Airflow connection (JSON) from an environment variable: keys are never arguments."""
+        try:
+            connection = json.loads(os.environ[variable])
+            return cls(host=connection["host"], api_key=connection["password"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"environment variable {variable} holds no connection; expected JSON with host and password, e.g. "
+                '{"conn_type": "http", "host": "http://127.0.0.1:8085", "password": "<key>"}'
+            ) from error
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """True for this machine's own rehearsal provider, from which no mail ever leaves."""
+        return urlsplit(self.host).hostname in _LOOPBACK
+
+    def connect(self) -> MailProvider:
+        """Open a client; nothing is sent yet."""
+        return SendGridProvider(api_key=self.api_key, host=self.host)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One campaign's delivery of one date."""
+
+    lake: Lake
+    campaign: Campaign
+    run: Run
+    ledger: Ledger
+    provider: MailProvider
+    run_id: str
+
+    @classmethod
+    def open(
+        cls, *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+    ) -> Self:
+        """Open everything that a delivery job works with; refuse a live provider for a campaign that is not live."""
+        settings = load_campaign(Path(campaign))
+        if not (provider.is_rehearsal or settings.mail.live):
+            raise ConfigError(
+                f"{provider.host} is a live provider and campaign {settings.name} has live = false; nothing was sent. "
+                "Going live takes live = true in the campaign, the key in the connection, and a scheduled run"
+            )
+        return cls(
+            lake=Lake.open(lake),
+            campaign=settings,
+            run=Run(settings.name, date),
+            ledger=Ledger(ledger, clock),
+            provider=provider.connect(),
+            run_id=run_id,
+        )
+
+
+def clock() -> dt.datetime:
+    """The one place where delivery reads the time."""
+    return dt.datetime.now(dt.UTC)
+
+
+def delivery_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Start a delivery job's options."""
+    parser = job_parser(doc, campaign=True)
+    parser.add_argument(
+        "--ledger", required=True, help="database URL of the ledger, e.g. sqlite:////var/ryml/ledger.db"
+    )
+    parser.add_argument(
+        "--provider",
+        type=ProviderAddress.from_environment,
+        default=PROVIDER_VARIABLE,
+        metavar="VARIABLE",
+        help=f"environment variable with the provider's connection (default {PROVIDER_VARIABLE})",
+    )
+    return parser

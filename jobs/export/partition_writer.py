@@ -1,0 +1,109 @@
+"""Write one exported partition and the quarantine beside it; publish both, or neither."""
+
+import contextlib
+import datetime as dt
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.export.account import Account
+from jobs.export.bucket_files import BucketFiles
+from jobs.lake.lake import Attempt, Lake
+from jobs.lake.manifest import Window
+from jobs.lake.summary import summarise
+from jobs.quality.row_rules import Checked, check_rows
+from jobs.quality.snapshot_rules import Snapshot
+from jobs.sources.protocol import Source
+from schemas.errors import PublishConflictError, StorageError
+from schemas.layout import Partition
+from schemas.source import SourceSettings
+from schemas.tables import EVENTS, Table
+
+
+def write_partition(
+    lake: Lake,
+    table: Table,
+    date: dt.date,
+    window: Window,
+    source: Source,
+    *,
+    settings: SourceSettings,
+    run_id: str,
+) -> dict[str, Any]:
+    """Stream the source into a new attempt and publish it; return what became of every row."""
+    data = lake.attempt(Partition(table.name, date), run_id)
+    aside = lake.attempt(Partition(f"quarantine_{table.name}", date), run_id)
+    parameters = {"source": source.name, "settings_sha256": settings_digest(settings)}
+    with _dropped_on_failure(lake, data, aside):
+        with BucketFiles(data) as good_files, BucketFiles(aside) as aside_files:
+            account = _stream(table, window, source, good_files, aside_files)
+            account.check(table, date, window, source.name)
+            files, aside_entries = good_files.finish(), aside_files.finish()
+        account.check_written(sum(entry.rows for entry in files), sum(entry.rows for entry in aside_entries))
+        # The data's manifest comes last: it is what the next stage starts from.
+        aside_manifest = aside.publish(aside_entries, inputs=[], parameters=parameters, window=window)
+        metrics = account.as_json() | {"quarantine_sha256": aside_manifest.content_sha256}
+        manifest = data.publish(files, inputs=[], parameters=parameters, window=window, metrics=metrics)
+    return {
+        "table": table.name,
+        "date": date.isoformat(),
+        "manifest": manifest.partition.manifest_path,
+        **summarise(manifest),
+    }
+
+
+def settings_digest(settings: SourceSettings) -> str:
+    """Digest what the settings say, so that other settings never pass for the same making."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def _stream(table: Table, window: Window, source: Source, good_files: BucketFiles, aside_files: BucketFiles) -> Account:
+    account = Account()
+
+    def checked() -> Iterator[Checked]:
+        batches = source.batches(table, window)
+        with contextlib.closing(batches):  # type: ignore[type-var]  # sources are generators
+            for rows in batches:
+                result = check_rows(table, rows, window, holds_all_days=source.holds_all_days)
+                account.add_read(result)
+                aside_files.write(result.quarantined)
+                yield result
+
+    def use(good: pa.Table) -> None:
+        account.rows += good.num_rows
+        good_files.write(good)
+
+    if table is EVENTS:
+        for result in checked():
+            use(result.good)
+        return account
+    with Snapshot(table) as snapshot:
+        for result in checked():
+            snapshot.add(result)
+        for settled in snapshot.settle():
+            use(settled.good)
+            account.add_quarantined(settled.quarantined)
+            account.add_addresses(settled.addresses)
+            aside_files.write(settled.quarantined)
+            aside_files.write(settled.addresses)
+    return account
+
+
+@contextlib.contextmanager
+def _dropped_on_failure(lake: Lake, *attempts: Attempt) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, PublishConflictError):
+            for attempt in attempts:
+                with contextlib.suppress(Exception):  # the first error is the one that says why
+                    attempt.discard()
+        if isinstance(error, OSError):
+            raise StorageError(
+                f"the lake {lake.uri} or the temporary folder could not be written ({error.strerror or error}); "
+                f"nothing was published: make room or check the rights, and run the export again"
+            ) from error
+        raise

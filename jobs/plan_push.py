@@ -1,0 +1,164 @@
+"""Decide for every user what is pushed, cut it into chunks with a start each, and freeze that in the ledger.
+
+Reads:  recommendations, suppressions and users of the date, the newest mirror before it
+Writes: chunks of the campaign and date; the plan in the ledger
+Run:    python -m jobs.plan_push --lake LAKE --date 2026-11-02 --run-id by-hand \
+            --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
+"""
+
+import argparse
+import datetime as dt
+import functools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from jobs.command_line import job_parser, run
+from jobs.delivery.addresses import ADDRESS_KEY
+from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.plan import plan_bucket
+from jobs.delivery.ramp import ramp_offsets
+from jobs.delivery.run_context import clock
+from jobs.finish_build import finished_recommendations
+from jobs.lake.lake import Attempt, Lake
+from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.summary import summarise
+from schemas.campaign import load_campaign
+from schemas.errors import EmptyPartitionError, GateError
+from schemas.layout import Partition
+from schemas.tables import MIRROR, PLAN_ACTIONS
+
+MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
+CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    """Describe the options."""
+    parser = job_parser(__doc__, campaign=True)
+    parser.add_argument("--ledger", required=True, help="database URL of the ledger")
+    parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
+    return parser
+
+
+def main(
+    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, ramp_minutes: int | None = None
+) -> dict[str, Any]:
+    """Publish and freeze the plan; return users by action.
+
+    A plan of which anything was pushed already holds: it is returned, whatever the inputs are now.
+    Raises: EmptyPartitionError if nobody would get anything.
+    """
+    opened, settings = Lake.open(lake), load_campaign(Path(campaign))
+    partition = Partition("chunks", date, settings.name)
+    this_run, books = Run(settings.name, date), Ledger(ledger, clock)
+    if books.is_started(this_run):
+        return _describe(_frozen(opened, partition, books, this_run))
+
+    recommendations = finished_recommendations(opened, date, settings.name)
+    users = opened.manifest(Partition("users", date))
+    suppressions = opened.manifest(Partition("suppressions", date, settings.name))
+    yesterday = date - dt.timedelta(days=1)
+    mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
+    inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
+    push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
+    parameters = {"chunk_users": push.chunk_users}
+    manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
+    if manifest is None:
+        from jobs.spark_session import map_parts, open_session
+
+        attempt = opened.attempt(partition, run_id)
+        suppressed = opened.read(suppressions)["address_key"].to_numpy()
+        key = books.key(ADDRESS_KEY)
+        work = functools.partial(
+            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users
+        )
+        results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
+        manifest = attempt.publish(
+            [entry for entry, _, _ in results],
+            inputs=inputs,
+            parameters=parameters,
+            metrics={
+                **{action: sum(counts[action] for _, counts, _ in results) for action in PLAN_ACTIONS},
+                "withheld_by_reason": _add(counts["withheld_by_reason"] for _, counts, _ in results),
+                "parts": {str(entry.bucket): parts for entry, _, parts in results if parts},
+            },
+        )
+    if manifest.metrics["upsert"] == 0:
+        raise EmptyPartitionError(
+            f"nobody of {manifest.rows} users would be mailed on {date}: {dict(manifest.metrics)}; check the users "
+            "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
+        )
+    chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
+    counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
+    books.freeze_plan(this_run, manifest.content_sha256, counts, chunks)
+    return _describe(_frozen(opened, partition, books, this_run))
+
+
+def _plan_bucket(
+    attempt: Attempt,
+    recommendations: Manifest,
+    users: Manifest,
+    mirror: Manifest | None,
+    suppressed: npt.NDArray[np.uint64],
+    address_key: str,
+    chunk_users: int,
+    bucket: int,
+) -> tuple[FileEntry, dict[str, Any], list[int]]:
+    lake = attempt.lake
+    rows = plan_bucket(
+        lake.read(recommendations, bucket=bucket, columns=["user_id", "item"]),
+        lake.read(users, bucket=bucket, columns=["user_id", "email", "is_subscribed"]),
+        lake.read(mirror, bucket=bucket) if mirror else MIRROR.schema.empty_table(),
+        suppressed,
+        address_key=address_key,
+        chunk_users=chunk_users,
+    )
+    actions = Counter(rows["action"].to_pylist())
+    withheld = Counter(rows.filter(pc.equal(rows["action"], "withheld"))["reason"].to_pylist())
+    part = rows["part"].to_numpy()
+    counts = {**{action: actions[action] for action in PLAN_ACTIONS}, "withheld_by_reason": dict(withheld)}
+    return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
+
+
+def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> list[ChunkPlan]:
+    """Number the parts of all buckets, in order, and give each its start."""
+    parts = [
+        (int(bucket), part, users)
+        for bucket, counts in sorted(manifest.metrics["parts"].items(), key=lambda pair: int(pair[0]))
+        for part, users in enumerate(counts)
+    ]
+    offsets = ramp_offsets([users for _, _, users in parts], full_rate=users_per_second, ramp_minutes=ramp_minutes)
+    return [
+        ChunkPlan(number, bucket, part, users, offset)
+        for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
+    ]
+
+
+def _frozen(lake: Lake, partition: Partition, books: Ledger, this_run: Run) -> Manifest:
+    """Return the manifest of the plan in the ledger.
+
+    Raises: GateError if the lake's plan is another one.
+    """
+    manifest, (digest, _, _) = lake.manifest(partition), books.plan(this_run)
+    if manifest.content_sha256 != digest:
+        raise GateError(
+            f"{partition} is not the plan that the ledger froze; nothing more is pushed. Restore the lake's partition"
+        )
+    return manifest
+
+
+def _describe(manifest: Manifest) -> dict[str, Any]:
+    """The counts of the plan; its parts are the ledger's chunks."""
+    return {name: value for name, value in summarise(manifest).items() if name != "parts"}
+
+
+def _add(counters: Any) -> dict[str, int]:
+    return dict(sum((Counter(counter) for counter in counters), Counter()))
+
+
+if __name__ == "__main__":
+    run(main, arg_parser())

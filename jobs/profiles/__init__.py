@@ -1,0 +1,1 @@
+"""The profile of each user: what they did with which item, last when, how often."""

@@ -1,0 +1,52 @@
+"""Pull from the provider who must not be mailed: bounces, blocks, spam reports, unsubscribes, the campaign's group.
+
+Reads:  the provider
+Writes: suppressions of the campaign and date (keyed hashes of addresses, no address)
+Run:    python -m jobs.pull_suppressions --lake LAKE --date 2026-11-02 --run-id by-hand \
+            --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
+"""
+
+import argparse
+import datetime as dt
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.command_line import run
+from jobs.delivery.addresses import ADDRESS_KEY, canonical_address
+from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
+from jobs.lake.buckets import keyed_hash
+from jobs.lake.summary import summarise
+from schemas.layout import Partition
+from schemas.tables import SUPPRESSIONS
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    """Describe the options."""
+    return delivery_parser(__doc__)
+
+
+def main(
+    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+) -> dict[str, Any]:
+    """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
+    delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
+    group = delivery.provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
+    found = [
+        (kind, canonical_address(address)) for kind, address in delivery.provider.suppressed_addresses(group_id=group)
+    ]
+    found = sorted(set(found))
+    addresses = pa.array([address for _, address in found], pa.string())
+    keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY)) if found else []
+    rows = pa.table(
+        {"address_key": pa.array(keys, pa.uint64()), "kind": pa.array([kind for kind, _ in found], pa.string())},
+        schema=SUPPRESSIONS.schema,
+    ).sort_by([("address_key", "ascending"), ("kind", "ascending")])
+    attempt = delivery.lake.attempt(Partition("suppressions", date, delivery.campaign.name), run_id)
+    kinds = dict(Counter(kind for kind, _ in found))
+    return summarise(attempt.publish([attempt.write(rows)], inputs=[], parameters={}, metrics={"kinds": kinds}))
+
+
+if __name__ == "__main__":
+    run(main, arg_parser())

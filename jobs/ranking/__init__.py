@@ -1,0 +1,1 @@
+"""Correlations between items, and the items for each user, as sparse products."""

@@ -1,0 +1,69 @@
+"""The one sparse product: row-wise top n of A · B, exact and the same every time.
+
+`sp_matmul_topn` keeps each row's n best as it goes, so the full product is never there. Which of several equal
+scores it keeps at the edge is up to its heap; here ties are settled by (score, column): rows whose edge is a tie are
+done again deeper until it is not.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sparse_dot_topn import sp_matmul_topn
+
+from schemas.errors import GateError
+
+_TIE_MARGIN = 8  # extra scores asked for at first; ties longer than this cost the row a second product
+
+
+def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Give each row of A · B its n largest positive scores, best first, equal ones by column.
+
+    Shapes: a (rows, k), b (k, columns), both float32 with int32 indices; the answer (rows, columns).
+    Raises: GateError if a score is not finite: one NaN would rank first for everybody.
+    """
+    if not (np.isfinite(a.data).all() and np.isfinite(b.data).all()):
+        raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
+    rows = np.arange(a.shape[0])
+    depth = min(n + _TIE_MARGIN, b.shape[1])
+    indptr, columns, scores = _ranked(a, b, depth)
+    while True:
+        counts = np.diff(indptr)
+        full = np.flatnonzero(counts == depth) if n < depth < b.shape[1] else rows[:0]
+        edge = full[scores[indptr[full] + n - 1] == scores[indptr[full + 1] - 1]]
+        if len(edge) == 0:
+            break
+        # Only these rows again, twice as deep; the others are spliced back in around them.
+        depth = min(depth * 2, b.shape[1])
+        indptr, columns, scores = _splice((indptr, columns, scores), edge, _ranked(a[edge], b, depth))
+    keep = np.arange(len(columns)) - np.repeat(indptr[:-1], np.diff(indptr)) < n
+    kept = np.zeros(a.shape[0] + 1, np.int64)
+    np.cumsum(np.minimum(np.diff(indptr), n), out=kept[1:])
+    return sparse.csr_array((scores[keep], columns[keep], kept), shape=(a.shape[0], b.shape[1]))
+
+
+Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int) -> Ranked:
+    # The package takes SciPy's older matrix classes only; wrapping one copies nothing.
+    product = sp_matmul_topn(sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1)
+    indptr = np.asarray(product.indptr, np.int64)
+    row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
+    order = np.lexsort((product.indices, -product.data, row))
+    return indptr, product.indices[order], product.data[order]
+
+
+def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> Ranked:
+    """Replace the chosen rows by their deeper versions."""
+    indptr, columns, scores = all_rows
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    stays = ~np.isin(row, chosen)
+    new_row = np.repeat(chosen, np.diff(again[0]))
+    merged_row = np.concatenate((row[stays], new_row))
+    order = np.argsort(merged_row, kind="stable")
+    counts = np.bincount(merged_row, minlength=len(indptr) - 1)
+    return (
+        np.concatenate(([0], np.cumsum(counts))),
+        np.concatenate((columns[stays], again[1]))[order],
+        np.concatenate((scores[stays], again[2]))[order],
+    )

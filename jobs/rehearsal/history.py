@@ -1,0 +1,61 @@
+"""What was asked of the rehearsal provider, request by request: for tests that count, and for reading afterwards.
+
+No bodies, no query strings, no keys, no addresses. Kept apart from the state, so that noting a request never waits
+for a job. Rows are only ever added; two triggers see to it.
+"""
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+REQUESTS_PER_PAGE: Final = (1, 100, 1000)
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS requests (
+    request INTEGER PRIMARY KEY, received_at TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+    status INTEGER NOT NULL, bytes INTEGER NOT NULL, milliseconds REAL NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS requests_stay BEFORE DELETE ON requests
+BEGIN SELECT raise(ABORT, 'requests are only ever added'); END;
+CREATE TRIGGER IF NOT EXISTS requests_stay_equal BEFORE UPDATE ON requests
+BEGIN SELECT raise(ABORT, 'requests are only ever added'); END;
+"""
+
+
+class History:
+    """An append-only SQLite file of requests."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, and make it if it is not there."""
+        path.touch(mode=0o600)
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = OFF")  # survives the process, not a power cut: it is a history
+        self._connection.executescript(_SCHEMA)
+
+    def add(
+        self, *, received_at: str, method: str, path: str, status: int, body_bytes: int, milliseconds: float
+    ) -> None:
+        """Note one request; `body_bytes` counts what the client sent."""
+        with self._lock:
+            self._connection.execute(
+                "INSERT INTO requests (received_at, method, path, status, bytes, milliseconds) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (received_at, method, path, status, body_bytes, round(milliseconds, 1)),
+            )
+
+    def page(self, *, after: int, limit: int) -> dict[str, Any]:
+        """Give up to `limit` requests later than the request numbered `after`, oldest first, and the number of all."""
+        with self._lock:
+            count = self._connection.execute("SELECT coalesce(max(request), 0) FROM requests").fetchone()[0]
+            rows = self._connection.execute(
+                "SELECT * FROM requests WHERE request > ? ORDER BY request LIMIT ?", (after, limit)
+            ).fetchall()
+        return {"count": count, "requests": [dict(row) for row in rows]}
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()

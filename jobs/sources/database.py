@@ -1,0 +1,25 @@
+"""What differs between the databases that a SQL source can read."""
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import pyarrow as pa
+
+# The instants of a query by parameter name; always in UTC.
+Parameters = Mapping[str, dt.datetime]
+
+
+class Database(Protocol):
+    """One open database."""
+
+    def stream(
+        self, query: str, parameters: Parameters
+    ) -> AbstractContextManager[tuple[list[str], Iterator[pa.RecordBatch]]]:
+        """Run a query; give the names of its columns, and its rows in batches that are small beside memory.
+
+        Raises: ConfigError if the database refuses the query.
+        """
+
+    def close(self) -> None: ...

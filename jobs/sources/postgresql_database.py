@@ -1,0 +1,67 @@
+"""PostgreSQL through ADBC."""
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
+
+import adbc_driver_postgresql.dbapi as postgresql
+import pyarrow as pa
+
+from jobs.sources.database import Parameters
+from schemas.errors import ConfigError
+from schemas.sql_parameters import bind_names
+
+
+class PostgresqlDatabase:
+    """A server, asked by a session that reads only and counts in UTC."""
+
+    def __init__(self, uri: str) -> None:
+        try:
+            self._connection = postgresql.connect(uri, autocommit=True)
+        except postgresql.Error as error:
+            # The driver's message may quote the URI, password and all.
+            raise ConfigError(
+                f"PostgreSQL cannot be reached ({type(error).__name__}); check host, port, user and password of the "
+                f"source's connection"
+            ) from None
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+            cursor.execute("SET default_transaction_read_only = on")
+
+    @contextlib.contextmanager
+    def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[list[str], Iterator[pa.RecordBatch]]]:
+        # Typed literals of instants that are ours, not bound values: with bound values the driver fetches the whole
+        # result as one batch (3 million rows: 1,286 MB), without them it streams a COPY (164 MB).
+        bound = bind_names(query, lambda name: _literal(parameters[name]))
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.execute(bound)
+                rows = cursor.fetch_record_batch()
+            except postgresql.Error as error:
+                raise ConfigError(f"PostgreSQL refused the query: {_harmless(error)}") from None
+            with rows:
+                yield rows.schema.names, _batches(rows)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _batches(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from rows
+    except (OSError, pa.ArrowException, postgresql.Error) as error:
+        raise ConfigError(
+            f"PostgreSQL broke off while it was read ({type(error).__name__}); nothing was exported: try again"
+        ) from None
+
+
+def _literal(instant: dt.datetime) -> str:
+    return f"TIMESTAMPTZ '{instant.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}'"
+
+
+def _harmless(error: postgresql.Error) -> str:
+    """Name tables and columns (SQLSTATE class 42: the statement itself is wrong); of other errors the code alone."""
+    state = getattr(error, "sqlstate", None) or "no SQLSTATE"
+    if state.startswith("42"):
+        return str(error).splitlines()[0]
+    return f"SQLSTATE {state}"

@@ -1,0 +1,30 @@
+"""The Spark session of a job and the one shape its work has: a narrow map over user buckets or item blocks."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pyspark.sql import SparkSession
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+def open_session(app_name: str) -> SparkSession:
+    """Start or join the session; master, memory and the rest are the caller's (spark-submit, the Spark connection)."""
+    return SparkSession.builder.appName(app_name).getOrCreate()
+
+
+def map_parts(spark: SparkSession, work: Callable[[T], R], parts: Sequence[T], what: str) -> list[R]:
+    """Run `work` once for each part, one Spark task a part, and return the results in the parts' order.
+
+    `work` reads and writes the lake itself and returns something small. Spark may run a part twice (a lost worker,
+    speculation): each try writes files of the attempt anew, and only the driver's publish makes them count.
+    """
+    _log.info("%s: %d parts", what, len(parts))
+    if not parts:
+        return []
+    # No shuffle and no broadcast: what a part needs travels in its own closure.
+    return spark.sparkContext.parallelize(parts, numSlices=len(parts)).map(work).collect()

@@ -1,0 +1,34 @@
+"""What all DAGs share: owner, retries, macros and the params that every run can be triggered with."""
+
+import datetime as dt
+from typing import Any
+
+from airflow.sdk import Asset, Param
+
+from ryml_airflow.deployment import campaign_file, setting
+from ryml_airflow.run_date import run_date
+
+OWNER = "ryml"
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": OWNER,
+    # Every task can be run again at any time: it publishes whole or not at all, and what is done is not done twice.
+    "retries": 2,
+    "retry_delay": dt.timedelta(minutes=2),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": dt.timedelta(minutes=20),
+    "execution_timeout": dt.timedelta(hours=3),
+}
+MACROS = {"run_date": run_date, "setting": setting, "campaign_file": campaign_file}
+
+DATE_PARAM = Param(
+    None,
+    type=["null", "string"],
+    format="date",
+    title="Date",
+    description="UTC day of the events, YYYY-MM-DD. Leave empty in scheduled runs: they take the day before.",
+)
+
+
+def table_asset(name: str) -> Asset:
+    """Declare a table of the lake for the lineage; its URI names the table, not where this deployment keeps it."""
+    return Asset(name=name, uri=f"ryml://lake/{name}", group="ryml")

@@ -1,0 +1,28 @@
+"""Where this deployment keeps its things: Airflow's configuration section [ryml], its connections, the repository."""
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CAMPAIGNS = REPOSITORY / "dags" / "campaigns"
+
+
+def setting(name: str) -> str:
+    """Read one option of the section [ryml] (or its AIRFLOW__RYML__ variable)."""
+    from airflow.configuration import conf
+
+    return str(conf.get_mandatory_value("ryml", name))
+
+
+def campaign_file(name: str) -> str:
+    """The settings file of a campaign."""
+    return str(CAMPAIGNS / f"{name}.toml")
+
+
+def provider_address(conn_id: str):  # type: ignore[no-untyped-def]  # ProviderAddress; its module is imported late
+    """The e-mail provider's host and key, from an Airflow connection; never rendered, logged or passed on."""
+    from airflow.sdk import BaseHook
+
+    from jobs.delivery.run_context import ProviderAddress
+
+    connection = BaseHook.get_connection(conn_id)
+    return ProviderAddress(host=connection.host or "", api_key=connection.password or "")

@@ -1,0 +1,195 @@
+"""Operators that run ryml's jobs: in the task's own process, or under spark-submit."""
+
+import datetime as dt
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
+
+from ryml_airflow.deployment import REPOSITORY, campaign_file, provider_address, setting
+from ryml_airflow.live_fence import refuse_wrong_run
+from ryml_airflow.run_date import RUN_DATE
+
+# A night's jobs are short: a JVM that compiles less and collects serially starts and ends sooner.
+SPARK_CONF = {
+    "spark.ui.enabled": "false",
+    "spark.log.level": "WARN",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+}
+
+# What a job's option is filled with, by the option's name. Rendered with the task, so that the UI shows them.
+_COMMON = {"date": RUN_DATE, "run_id": "{{ run_id }}"}
+
+
+def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
+    """Put the counts beside the asset, where the UI shows them."""
+    for outlet in operator.outlets:
+        if isinstance(outlet, Asset):
+            counts = {name: value for name, value in result.items() if isinstance(value, int | str)}
+            context["outlet_events"][outlet].extra = counts
+
+
+class JobOperator(BaseOperator):
+    """Run `jobs.<job>.main` in the task's process and return what it returns.
+
+    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider.
+    `result_key` narrows the returned dict to one of its values (for mapping over it).
+    """
+
+    template_fields = ("job_date", "job_run_id", "arguments")
+    ui_color = "#e8f4ea"
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        arguments: Mapping[str, Any] | None = None,
+        campaign: str | None = None,
+        settings: Sequence[str] = (),
+        provider_conn_id: str | None = None,
+        result_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.job_date, self.job_run_id = _COMMON["date"], _COMMON["run_id"]
+        self.arguments = dict(arguments or {})
+        self.campaign = campaign
+        self.settings = tuple(settings)
+        self.provider_conn_id = provider_conn_id
+        self.result_key = result_key
+
+    def execute(self, context: Context) -> Any:
+        """Import the job late (a DAG file must load without it) and run it."""
+        options: dict[str, Any] = {**self.arguments, **{name: setting(name) for name in self.settings}}
+        if self.campaign:
+            options["campaign"] = campaign_file(self.campaign)
+        if self.provider_conn_id:
+            options["provider"] = provider_address(self.provider_conn_id)
+        result = importlib.import_module(f"jobs.{self.job}").main(
+            lake=setting("lake"), date=dt.date.fromisoformat(self.job_date), run_id=self.job_run_id, **options
+        )
+        _publish_counts(self, context, result)
+        return result[self.result_key] if self.result_key else result
+
+
+class PushChunkOperator(JobOperator):
+    """Push one chunk of the plan; `chunk` is the plan's description of it."""
+
+    template_fields = (*JobOperator.template_fields, "chunk")
+
+    def __init__(self, *, chunk: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(job="push_chunk", **kwargs)
+        self.chunk = chunk
+
+    def execute(self, context: Context) -> Any:
+        """Push the chunk that this map index stands for."""
+        self.arguments = {"chunk": int(self.chunk["chunk"])}
+        return super().execute(context)
+
+
+class SendOperator(JobOperator):
+    """Schedule the send, unless the provider is live and this run is not its own day's scheduled one."""
+
+    def __init__(self, *, max_lateness_minutes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_lateness_minutes = max_lateness_minutes
+
+    def execute(self, context: Context) -> Any:
+        """Check the fence, then run the job."""
+        dag_run = context["dag_run"]
+        refuse_wrong_run(
+            is_rehearsal=provider_address(self.provider_conn_id or "").is_rehearsal,
+            run_type=getattr(dag_run.run_type, "value", str(dag_run.run_type)),
+            due_at=dag_run.data_interval_end,
+            now=dt.datetime.now(dt.UTC),
+            max_lateness_minutes=self.max_lateness_minutes,
+        )
+        return super().execute(context)
+
+
+class BuildSensor(BaseSensorOperator):
+    """Wait until the date's build is finished and checked."""
+
+    template_fields = ("job_date",)
+
+    def __init__(self, *, campaign: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.campaign = campaign
+        self.job_date = RUN_DATE
+
+    def poke(self, context: Context) -> bool:
+        """Look for the build's manifest."""
+        from jobs.finish_build import finished_recommendations
+        from jobs.lake.lake import Lake
+        from schemas.errors import EmptyPartitionError, GateError
+
+        try:
+            finished_recommendations(Lake.open(setting("lake")), dt.date.fromisoformat(self.job_date), self.campaign)
+        except (EmptyPartitionError, GateError) as error:
+            self.log.info("%s", error)
+            return False
+        return True
+
+
+class SparkJobOperator(SparkSubmitOperator):
+    """Run `jobs/<job>.py` under spark-submit with the Spark connection, and return the counts of what it published.
+
+    The job finds the repository's packages through PYTHONPATH: spark-submit puts only the file's own folder on the
+    path. `published` names the table whose manifest holds the result.
+    """
+
+    ui_color = "#fdebd8"
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        published: str,
+        arguments: Mapping[str, Any] | None = None,
+        campaign: str | None = None,
+        settings: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.job = job
+        self.published = published
+        self.campaign = campaign
+        options = {
+            "lake": "{{ setting('lake') }}",
+            **_COMMON,
+            **{name: f"{{{{ setting('{name}') }}}}" for name in settings},
+        }
+        if campaign:
+            options["campaign"] = f"{{{{ campaign_file('{campaign}') }}}}"
+        options.update(arguments or {})
+        super().__init__(
+            application=str(REPOSITORY / "jobs" / f"{job}.py"),
+            application_args=[
+                part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)
+            ],
+            name=job,
+            # The driver and, in local mode, its Python workers inherit this; a cluster gets it by --py-files.
+            env_vars={"PYTHONPATH": str(REPOSITORY)},
+            conf=SPARK_CONF,
+            verbose=False,
+            **kwargs,
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Submit, wait, and read the manifest that the job published."""
+        super().execute(context)
+        from jobs.lake.lake import Lake
+        from jobs.lake.summary import summarise
+        from schemas.layout import Partition
+        from schemas.tables import TABLES
+
+        options = dict(zip(self.application_args[::2], self.application_args[1::2], strict=True))
+        campaign = self.campaign if TABLES[self.published].per_campaign else None
+        partition = Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)
+        result = summarise(Lake.open(options["--lake"]).manifest(partition))
+        _publish_counts(self, context, result)
+        return result

@@ -1,0 +1,129 @@
+"""What one `make run` was asked to do: which source, which dates, where its files lie, which ports."""
+
+import tomllib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError
+
+DEMO_SOURCE = "demo_shop"
+# Fixed, so that everybody who types `make run` sees the same figures.
+DEMO_DATE = date(2026, 11, 2)
+HISTORY_DAYS = 60  # what the demo shop has before its first date
+SHOP_SEED = 7
+
+
+@dataclass(frozen=True)
+class Source:
+    """The part of a source's settings file that the launcher needs; the export job reads the rest."""
+
+    path: Path
+    name: str
+    default_date: date | None
+    data_folder: str | None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a run needs to know; all paths absolute."""
+
+    root: Path
+    source: Source
+    users: int
+    dates: tuple[date, ...]
+    data: str
+    api_port: int
+    rehearsal_port: int
+    leaves_after_batch: bool
+
+    @property
+    def is_demo(self) -> bool:
+        """The shop is made here, not brought."""
+        return self.source.name == DEMO_SOURCE and self.data == str(self.work / "shop.db")
+
+    @property
+    def work(self) -> Path:
+        """The folder of this source and size, so that two shops never mix."""
+        return work_folder(self.root, self.source.name, self.users, self.dates[0])
+
+    @property
+    def shop_first_date(self) -> date:
+        """The demo shop's first day: the same for every date after the default, so that later days extend one shop."""
+        return min(self.dates[0], DEMO_DATE) - timedelta(days=HISTORY_DAYS)
+
+    @property
+    def ui_url(self) -> str:
+        """Where Airflow's UI and REST API are."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def rehearsal_url(self) -> str:
+        """Where the rehearsal provider is."""
+        return f"http://127.0.0.1:{self.rehearsal_port}"
+
+    @property
+    def logs(self) -> Path:
+        """Where the output of each part goes."""
+        return self.root / ".airflow" / "logs" / "stack"
+
+    @property
+    def secrets(self) -> Path:
+        """Where airflow.cfg expects the secrets."""
+        return self.root / ".airflow" / "secrets"
+
+
+def work_folder(root: Path, source_name: str, users: int, first_date: date) -> Path:
+    """Name the work folder: only the demo shop has a size, and a shop that begins earlier is another shop."""
+    name = source_name
+    if source_name == DEMO_SOURCE:
+        name = f"{source_name}-{users}"
+        if first_date < DEMO_DATE:
+            name = f"{name}-from-{first_date - timedelta(days=HISTORY_DAYS)}"
+    return root / ".airflow" / "work" / name
+
+
+def read_source(path: Path) -> Source:
+    """Read a source's settings file.
+
+    Raises: ConfigError if there is none, if it is not TOML, or if it has no name.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: no such file; expected a source's settings file (TOML). "
+            "Give one that exists: make run SOURCE=docs/examples/demo_shop.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: not a TOML file: {error}; expected a source's settings file. Correct it."
+        ) from error
+    name = content.get("name")
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(
+            f"{path}: name is {name!r}; expected letters, digits, _ and -, because the work folder is called so. "
+            'Add a line like: name = "my_shop"'
+        )
+    return Source(path, name, _default_date(path, content.get("default_date")), content.get("data_folder"))
+
+
+def resolve_data(root: Path, source: Source, given: str | None, demo_database: Path) -> str | None:
+    """Say where the data is: as given, else the demo's own database, else the settings file's `data_folder`.
+
+    A relative folder counts from the repository root. A URL (with ://) stays as it is.
+    """
+    place = given or (str(demo_database) if source.name == DEMO_SOURCE else source.data_folder)
+    return place if place is None or "://" in place else str((root / Path(place).expanduser()).resolve())
+
+
+def _default_date(path: Path, value: object) -> date | None:
+    if value is None or isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: default_date is {value!r}; expected a date like 2026-11-02. Correct it or give DATE="
+        ) from error

@@ -1,0 +1,80 @@
+"""The figures of one night, read from what its tasks returned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+Returned = Mapping[str, Any]
+
+# label, task, key in what the task returned
+_FIGURES = (
+    ("events", "export_events", "rows"),
+    ("users", "export_users", "rows"),
+    ("items in the catalog", "export_catalog", "rows"),
+    ("items with correlations", "train_correlations", "rows"),
+    ("correlations", "train_correlations", "pairs"),
+    ("profiles", "recommend_items", "rows"),
+    ("users with recommendations", "recommend_items", "recommended"),
+    ("planned: to recommend", "plan_push", "upsert"),
+    ("planned: to clear", "plan_push", "clear"),
+    ("planned: unchanged", "plan_push", "unchanged"),
+    ("planned: withheld", "plan_push", "withheld"),
+    ("chunks", "plan_push", "chunks"),
+    ("recommended", "reconcile_push", "delivered"),
+    ("cleared", "reconcile_push", "cleared"),
+    ("rejected by the provider", "reconcile_push", "quarantined"),
+    ("requests", "reconcile_push", "requests"),
+    ("recipients", "schedule_send", "recipients"),
+    ("send", "schedule_send", "status"),
+)
+_MISSING = "-"
+
+
+@dataclass(frozen=True)
+class DaySummary:
+    """One column of the summary: (label, value) in a fixed order, and a line for each table with unused rows."""
+
+    date: date
+    figures: tuple[tuple[str, str], ...]
+    quarantine: tuple[str, ...]
+
+
+def summarize_day(day: date, returned: Mapping[str, Returned]) -> DaySummary:
+    """Collect the figures of a date from what its tasks returned, by task id; what is missing shows as such.
+
+    Tasks are known by the last part of their id, so that they can be moved into task groups.
+    """
+    by_name = {task_id.rpartition(".")[2]: values for task_id, values in returned.items()}
+    figures = tuple((label, _shown(by_name.get(task, {}).get(key))) for label, task, key in _FIGURES)
+    quarantine = tuple(
+        account_of_rows(name.removeprefix("export_"), values)
+        for name, values in sorted(by_name.items())
+        if name.startswith("export_") and _count(values.get("quarantined"))
+    )
+    return DaySummary(day, figures, quarantine)
+
+
+def account_of_rows(table: str, values: Returned) -> str:
+    """Account for every row that was read: used, or quarantined by reason; says so where it does not add up."""
+    used, quarantined = _count(values.get("rows")), _count(values.get("quarantined"))
+    read = _count(values.get("read", used + quarantined))
+    reasons = values.get("quarantined_by_reason")
+    by_reason = {str(reason): _count(rows) for reason, rows in reasons.items()} if isinstance(reasons, Mapping) else {}
+    text = f"{table}: {read:,} read = {used:,} used + {quarantined:,} quarantined"
+    if by_reason:
+        listed = sorted(by_reason.items(), key=lambda pair: (-pair[1], pair[0]))
+        text += f" ({', '.join(f'{reason} {rows:,}' for reason, rows in listed if rows)})"
+    if read != used + quarantined or (by_reason and sum(by_reason.values()) != quarantined):
+        text += " - THIS DOES NOT ADD UP"
+    return text
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return _MISSING
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

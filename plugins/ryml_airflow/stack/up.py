@@ -1,0 +1,261 @@
+"""`make run`: checks, starts the stack, runs the dates, shows what came out, stays up until it is told to stop."""
+
+import importlib.metadata
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from ryml_airflow.stack.airflow_api import AirflowApi
+from ryml_airflow.stack.demo_shop_request import make_command, missing_shop, write_made
+from ryml_airflow.stack.down import end_leftovers
+from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
+from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption
+from ryml_airflow.stack.night import Night, NightFailedError
+from ryml_airflow.stack.preflight import data_problem, machine_problems
+from ryml_airflow.stack.run_settings import DEMO_DATE, DEMO_SOURCE, RunSettings, read_source, resolve_data, work_folder
+from ryml_airflow.stack.secret_files import UI_USER, ensure_key, ensure_secrets
+from ryml_airflow.stack.stack_file import read_record, stack_lock
+from ryml_airflow.stack.supervisor import PartDiedError, Supervisor
+from ryml_airflow.stack.terminal import Terminal
+from schemas.errors import ConfigError, RymlError
+
+# Name and arguments. Task logs are read from the disk that all components share; the servers that would hand them out
+# listen on every network and can not be told otherwise.
+_COMPONENTS = (
+    ("api-server", ()),
+    ("scheduler", ("--skip-serve-logs",)),
+    ("dag-processor", ()),
+    ("triggerer", ("--skip-serve-logs",)),
+)
+# One Spark job at a time fits two cores beside Airflow; four requests at a time are far below the provider's limits.
+_POOLS = (("spark", 1, "Spark jobs"), ("sendgrid", 4, "requests to the e-mail provider"))
+_START_SECONDS = 180.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What the command line said; `source` and `data` as typed."""
+
+    root: Path
+    source: Path
+    data: str | None
+    users: int
+    date: date | None
+    days: int
+    api_port: int
+    rehearsal_port: int
+    leaves_after_batch: bool
+
+
+def up(options: UpOptions, *, terminal: Terminal, environ: Mapping[str, str]) -> int:
+    """Run the whole thing; give the exit status.
+
+    Raises: ConfigError if something is not as it has to be, InterruptedBySignalError if a signal ends it before the
+    batch is done. Everything else that ryml foresaw is shown at once, before the stack stops.
+    """
+    interruption = Interruption()
+    with interruption.installed(), stack_lock(options.root) as is_held:
+        if not is_held:
+            record = read_record(options.root)
+            where = f" at {record.url}" if record else ""
+            raise ConfigError(f"ryml is running already{where}; expected nothing to run. Stop it first: make stop")
+        # Whatever ran here has lost its launcher: the lock was free.
+        if leftovers := end_leftovers(options.root):
+            terminal.line(f"Stopped {leftovers} processes that an earlier run left.")
+        settings = checked_settings(options, environ)
+        ignored = ignored_airflow_variables(environ)
+        if ignored:
+            terminal.line(f"Not taken over from the environment: {', '.join(ignored)}")
+        return _Stack(settings, terminal, interruption, environ).run()
+
+
+def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSettings:
+    """Check everything and settle what is to be done.
+
+    Raises: ConfigError with all problems, a paragraph each.
+    """
+    ports = {"API_PORT": options.api_port, "REHEARSAL_PORT": options.rehearsal_port}
+    problems = machine_problems(root=options.root, environ=environ, ports=ports)
+    settings = None
+    try:
+        source = read_source(options.source)
+        first = options.date or source.default_date or (DEMO_DATE if source.name == DEMO_SOURCE else None)
+        if first is None:
+            problems.append(f"{source.path}: no default_date; expected one, or a date given. Type: make run DATE=...")
+        else:
+            demo_database = work_folder(options.root, source.name, options.users, first) / "shop.db"
+            data = resolve_data(options.root, source, options.data, demo_database)
+            settings = RunSettings(
+                root=options.root,
+                source=source,
+                users=options.users,
+                dates=tuple(first + timedelta(days=day) for day in range(options.days)),
+                data=data or "",
+                api_port=options.api_port,
+                rehearsal_port=options.rehearsal_port,
+                leaves_after_batch=options.leaves_after_batch,
+            )
+            if not settings.is_demo and (problem := data_problem(source, data)):
+                problems.append(problem)
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems or settings is None:
+        raise ConfigError("\n\n".join(problems))
+    return settings
+
+
+class _Stack:
+    """One life of the stack, from the first process to the last."""
+
+    def __init__(
+        self, settings: RunSettings, terminal: Terminal, interruption: Interruption, environ: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
+        self._terminal = terminal
+        self._interruption = interruption
+        settings.work.mkdir(parents=True, exist_ok=True)
+        self._password = ensure_secrets(settings.secrets)
+        self._key_file = settings.work / "rehearsal_key"
+        environment = component_environment(settings, rehearsal_key=ensure_key(self._key_file), inherited=environ)
+        self._supervisor = Supervisor(
+            root=settings.root,
+            url=settings.ui_url,
+            logs=settings.logs,
+            environment=environment,
+            interruption=interruption,
+        )
+        self._is_batch_done = False
+
+    def run(self) -> int:
+        """Start, run, stay; whatever happens, nothing is left running."""
+        with self._supervisor:
+            try:
+                try:
+                    return self._start_and_stay()
+                except RymlError as error:
+                    self._terminal.failure(str(error))
+                    return error.exit_status
+                finally:
+                    self._stop()
+            except InterruptedBySignalError:
+                # The signal may have come while the lines above were stopping; it comes only once.
+                self._stop()
+                if self._is_batch_done:
+                    return 0
+                raise
+
+    def _start_and_stay(self) -> int:
+        began = time.monotonic()
+        with self._terminal.live(), closing(AirflowApi(self._settings.ui_url, pause=self._pause)) as api:
+            started_at = datetime.now(UTC)
+            self._start(api, started_at)
+            night = Night(api, self._terminal, self._pause)
+            night.end_abandoned_runs()
+            self._doing("Airflow reads the DAGs", began)
+            night.wait_until_parsed(since=started_at)
+            self._terminal.line(f"Airflow is up after {time.monotonic() - began:.1f} s: {self._settings.ui_url}")
+            failure = self._run_dates(night, began)
+        if failure is None:
+            self._is_batch_done = True
+        else:
+            self._terminal.failure(str(failure))
+        if not self._settings.leaves_after_batch:
+            self._stay()
+        return 0 if failure is None else failure.exit_status
+
+    def _start(self, api: AirflowApi, started_at: datetime) -> None:
+        settings, began = self._settings, time.monotonic()
+        shop = missing_shop(settings) if settings.is_demo else None
+        if shop is not None:
+            self._supervisor.start("make_demo_shop", make_command(shop, Path(settings.data)), is_service=False)
+        self._migrate()
+        for name, arguments in _COMPONENTS:
+            self._supervisor.start(name, [_binary("airflow"), name, *arguments], is_service=True)
+        state = settings.work / "rehearsal.db"
+        self._supervisor.start(
+            "rehearsal",
+            [
+                *(sys.executable, "-m", "jobs.serve_rehearsal", "--port", str(settings.rehearsal_port)),
+                *("--state", str(state), "--key-file", str(self._key_file)),
+            ],
+            is_service=True,
+        )
+        while not (api.is_healthy(since=started_at) and _listens(settings.rehearsal_port)):
+            self._doing("starting Airflow and the rehearsal provider", began)
+            if time.monotonic() - began > _START_SECONDS:
+                raise PartDiedError(
+                    f"Airflow is not healthy after {_START_SECONDS:.0f} s; expected about 10 s. "
+                    f"See what it waits for: {settings.logs}"
+                )
+            self._pause(_POLL_SECONDS)
+        api.log_in(UI_USER, self._password)
+        for name, slots, description in _POOLS:
+            api.set_pool(name, slots, description)
+        if shop is not None:
+            while not self._supervisor.is_done("make_demo_shop"):
+                self._doing(f"making the demo shop with {shop.users:,} users", began)
+                self._pause(_POLL_SECONDS)
+            write_made(settings.work, shop)
+
+    def _migrate(self) -> None:
+        """Bring Airflow's database to this version of Airflow; 2 to 4 s, saved where the stamp says it is done."""
+        state = self._settings.root / ".airflow"
+        stamp, version = state / "airflow.db.version", importlib.metadata.version("apache-airflow-core")
+        if (state / "airflow.db").exists() and stamp.exists() and stamp.read_text() == version:
+            return
+        began = time.monotonic()
+        self._supervisor.start("db-migrate", [_binary("airflow"), "db", "migrate"], is_service=False)
+        while not self._supervisor.is_done("db-migrate"):
+            self._doing("preparing Airflow's database", began)
+            self._pause(_POLL_SECONDS)
+        stamp.write_text(version)
+
+    def _run_dates(self, night: Night, began: float) -> RymlError | None:
+        days = []
+        try:
+            for day in self._settings.dates:
+                days.append(night.run(day))
+        except NightFailedError as error:
+            return error
+        self._terminal.summary(days)
+        self._terminal.line(f"Done after {time.monotonic() - began:.0f} s.")
+        return None
+
+    def _stay(self) -> None:
+        settings = self._settings
+        self._terminal.marked_up(
+            f"\nAirflow    [link]{settings.ui_url}[/link]  user {UI_USER}, password {self._password}\n"
+            f"Mailbox    [link]{settings.rehearsal_url}/mailbox[/link]\n"
+            f"Logs       {settings.logs}\n"
+            "Ctrl-C stops everything; from another terminal: make stop"
+        )
+        while True:
+            self._pause(60.0)
+
+    def _pause(self, seconds: float) -> None:
+        self._supervisor.pause(seconds)
+
+    def _doing(self, what: str, began: float) -> None:
+        self._terminal.doing(what, seconds=time.monotonic() - began)
+
+    def _stop(self) -> None:
+        with self._terminal.live():
+            self._terminal.doing("stopping")
+            self._supervisor.stop()
+        self._terminal.line("Stopped.")
+
+
+def _binary(name: str) -> str:
+    return str(Path(sys.prefix) / "bin" / name)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""### Build the night's recommendations
+"""Build the night's recommendations.
 
 Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and
 recommends to every user. Ends in one manifest per table; `send_recommendations` starts from there.

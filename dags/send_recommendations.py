@@ -1,4 +1,4 @@
-"""### Send the day's recommendations: one mail to each user who has some
+"""Send the day's recommendations: one mail to each user who has some.
 
 Waits for the date's finished build, freezes the plan (who is pushed, who is cleared, who is withheld), pushes the
 contacts in chunks on a rising ramp, balances the books and schedules **one** send.
@@ -60,7 +60,7 @@ def send_recommendations():
         job="plan_push",
         published="chunks",
         campaign=CAMPAIGN.name,
-        settings=["ledger"],
+        needs_ledger=True,
         arguments={"ramp_minutes": "{{ params.ramp_minutes }}"},
         pool="spark",
         outlets=[table_asset("chunks")],

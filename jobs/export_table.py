@@ -65,10 +65,8 @@ def main(
     shop = open_source(settings, settings_path=source, data=data, source_uri=source_uri)
     opened = Lake.open(lake, buckets=buckets)
     window = export_window(opened, target, date, settings.history_days)
-    log.info("exporting %s from %s, %s to %s", table, shop.name, window.start_at, window.end_at)
-    summary = write_partition(opened, target, date, window, shop, settings=settings, run_id=run_id)
-    log.info("%s: %s", table, summary)
-    return summary
+    log.info("exporting %s from %s, %s to %s", table, shop.name, window.start_at.date(), date)
+    return write_partition(opened, target, date, window, shop, settings=settings, run_id=run_id)
 
 
 def export_window(lake: Lake, table: Table, date: dt.date, history_days: int) -> Window:

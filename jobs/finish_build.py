@@ -58,8 +58,8 @@ def finished_recommendations(lake: Lake, date: dt.date, campaign: str) -> Manife
     recommendations = lake.manifest(Partition("recommendations", date, campaign))
     if build.inputs.get(str(recommendations.partition)) != recommendations.content_sha256:
         raise GateError(
-            f"{recommendations.partition} is not what the finished build of {date} checked; a build is under way or was "
-            "stopped: let build_recommendations finish for that date"
+            f"{recommendations.partition} is not what the finished build of {date} checked; a build is under way "
+            "or was stopped: let build_recommendations finish for that date"
         )
     return recommendations
 

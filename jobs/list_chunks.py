@@ -11,7 +11,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from jobs.command_line import job_parser, run
+from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.run_context import clock
 from schemas.campaign import load_campaign
@@ -20,7 +20,7 @@ from schemas.campaign import load_campaign
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__, campaign=True)
-    parser.add_argument("--ledger", required=True, help="database URL of the ledger")
+    add_ledger(parser)
     return parser
 
 

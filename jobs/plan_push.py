@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from jobs.command_line import job_parser, run
+from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan import plan_bucket
@@ -39,7 +39,7 @@ CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__, campaign=True)
-    parser.add_argument("--ledger", required=True, help="database URL of the ledger")
+    add_ledger(parser)
     parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
     return parser
 

@@ -33,12 +33,16 @@ def main(
     """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
     group = delivery.provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
-    found = [
-        (kind, canonical_address(address)) for kind, address in delivery.provider.suppressed_addresses(group_id=group)
-    ]
-    found = sorted(set(found))
+    found = sorted(
+        {
+            (kind.partition(":")[0], canonical_address(address))
+            for kind, address in delivery.provider.suppressed_addresses()
+            # Who left another of the shop's mailings still wants this one.
+            if not kind.startswith("group_unsubscribes") or kind == f"group_unsubscribes:{group}"
+        }
+    )
     addresses = pa.array([address for _, address in found], pa.string())
-    keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY)) if found else []
+    keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY))
     rows = pa.table(
         {"address_key": pa.array(keys, pa.uint64()), "kind": pa.array([kind for kind, _ in found], pa.string())},
         schema=SUPPRESSIONS.schema,

@@ -122,8 +122,8 @@ def _check_list(delivery: Delivery, expected: int, sleep: Sleep) -> None:
             return
         sleep(wait_seconds)
     raise GateError(
-        f"the provider's list for {delivery.run.send_date} holds {size} contacts, {expected} were delivered; nothing is "
-        "sent. Look at the list at the provider, then run reconcile_push again"
+        f"the provider's list for {delivery.run.send_date} holds {size} contacts, {expected} were delivered; nothing "
+        "is sent. Look at the list at the provider, then run reconcile_push again"
     )
 
 

@@ -1,7 +1,7 @@
 """What the delivery stages ask of an e-mail provider, and what it answers.
 
 Every method makes its requests once: retries are the engine's, which knows what may be repeated. What happens on the
-wire is raised as RetryableMailError (the outcome may be unknown), RejectedMailError or MailAuthError, and as nothing else.
+wire is raised as RetryableMailError (the outcome may be unknown), RejectedMailError or MailAuthError, and nothing else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -2,14 +2,14 @@
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
-from jobs.delivery.client import ImportJob, MailProvider, RejectedContact
+from jobs.delivery.client import ImportJob, MailProvider
 from jobs.delivery.ledger import Claim, Ledger, Run
 from jobs.delivery.payload import Body
 from schemas.errors import MailError, RetryableMailError
@@ -112,7 +112,7 @@ class Pusher:
 
         Raises: MailError if it does not name as many as it counted: then nobody knows who has what.
         """
-        found: tuple[RejectedContact, ...] = ()
+        found: Mapping[str, str] = {}
         if job.errors_url:
             for attempt in retrying(self.sleep):
                 with attempt:
@@ -122,7 +122,7 @@ class Pusher:
                 f"chunk {self.claim.plan.chunk}: import job {job.job_id} refused {job.errored} contacts and names "
                 f"{len(found)}; clear the task to push the chunk again"
             )
-        return {contact.address for contact in found}
+        return set(found)
 
     def _send(self, request: int, body: Body) -> str:
         self._record(request, body, "intended", None)

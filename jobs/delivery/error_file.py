@@ -15,8 +15,8 @@ FILE_BYTES: Final = 64_000_000  # 30,000 contacts of one request are a few megab
 def download_errors(errors_url: str, *, api_host: str, timeout_seconds: float, clock: Clock) -> dict[str, str]:
     """Map the address (or other identifier) of each contact that was not stored to the provider's reason.
 
-    The request carries no key, and goes to the API's own host, or by https to a host that has a name: an answer must not
-    be able to make ryml ask a machine of the inner network.
+    The request carries no key, and goes to the API's own host, or by https to a host that has a name: an answer must
+    not be able to make ryml ask a machine of the inner network.
 
     Raises: RejectedMailError for any other address, or a file over 64 MB; RetryableMailError if there is no answer.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from jobs.command_line import job_parser
+from jobs.command_line import add_ledger, job_parser
 from jobs.delivery.client import MailProvider
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.sendgrid_client import SendGridProvider
@@ -90,9 +90,7 @@ def clock() -> dt.datetime:
 def delivery_parser(doc: str | None) -> argparse.ArgumentParser:
     """Start a delivery job's options."""
     parser = job_parser(doc, campaign=True)
-    parser.add_argument(
-        "--ledger", required=True, help="database URL of the ledger, e.g. sqlite:////var/ryml/ledger.db"
-    )
+    add_ledger(parser)
     parser.add_argument(
         "--provider",
         type=ProviderAddress.from_environment,

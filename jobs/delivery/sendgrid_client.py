@@ -109,13 +109,7 @@ class SendGridProvider:
         found = self._fields()
         for name in names:
             if name.lower() not in found:
-                try:
-                    self._post({"name": name, "field_type": "Text"}, "marketing", "field_definitions")
-                except RejectedMailError:
-                    # Somebody else may have created it since we looked.
-                    if name.lower() not in self._fields():
-                        raise
-        found = self._fields()
+                found |= self._create_field(name)
         wrong = [
             f"{name} is there as {found[name.lower()][1]} of the type {found[name.lower()][2]}"
             for name in names
@@ -131,10 +125,17 @@ class SendGridProvider:
     def _fields(self) -> dict[str, tuple[str, str, str]]:
         """Map lower-case names to (id, name, type)."""
         answer = self._get("marketing", "field_definitions")
-        return {
-            field["name"].lower(): (field["id"], field["name"], field["field_type"])
-            for field in answer.get("custom_fields") or []
-        }
+        return dict(_field(entry) for entry in answer.get("custom_fields") or [])
+
+    def _create_field(self, name: str) -> dict[str, tuple[str, str, str]]:
+        try:
+            created = self._post({"name": name, "field_type": "Text"}, "marketing", "field_definitions")
+        except RejectedMailError:
+            found = self._fields()
+            if name.lower() not in found:
+                raise
+            return found  # somebody else created it since we looked
+        return dict([_field(created)])
 
     def ensure_list(self, name: str) -> str:
         """See MailProvider."""
@@ -142,7 +143,7 @@ class SendGridProvider:
         if found is not None:
             return found
         try:
-            return str(self._post({"name": name}, "marketing", "lists")["id"])
+            return str(_given(self._post({"name": name}, "marketing", "lists"), "id"))
         except RejectedMailError:
             found = self._find_list(name)
             if found is None:
@@ -157,7 +158,7 @@ class SendGridProvider:
 
     def list_size(self, list_id: str) -> int:
         """See MailProvider."""
-        return int(self._get("marketing", "lists", list_id)["contact_count"])
+        return int(_given(self._get("marketing", "lists", list_id), "contact_count"))
 
     def delete_list(self, list_id: str) -> None:
         """See MailProvider."""
@@ -168,7 +169,7 @@ class SendGridProvider:
 
     def upsert(self, body: str) -> str:
         """See MailProvider."""
-        return str(self._call("PUT", "marketing", "contacts", body=body)["job_id"])
+        return str(_given(self._call("PUT", "marketing", "contacts", body=body), "job_id"))
 
     def import_job(self, job_id: str) -> ImportJob:
         """See MailProvider."""
@@ -220,14 +221,10 @@ class SendGridProvider:
 
     def find_single_send(self, name: str) -> SingleSend | None:
         """See MailProvider. The search matches anywhere in a name, so that names are compared again here."""
-        found = [
-            (_SEND_ORDER[entry["status"]], entry["created_at"], entry["id"], _single_send(entry))
-            for entry in self._pages(
-                "POST", {"name": name}, SINGLE_SENDS_PER_PAGE, "marketing", "singlesends", "search"
-            )
-            if entry["name"] == name
-        ]
-        return min(found)[3] if found else None
+        entries = self._pages("POST", {"name": name}, SINGLE_SENDS_PER_PAGE, "marketing", "singlesends", "search")
+        found = [(entry["created_at"], _single_send(entry)) for entry in entries if entry["name"] == name]
+        found.sort(key=lambda pair: (_SEND_ORDER[pair[1].status], pair[0], pair[1].id))
+        return found[0][1] if found else None
 
     def create_draft(
         self,
@@ -313,7 +310,7 @@ class SendGridProvider:
             return found
         try:
             description = f"Unsubscribes of {name}"[:100]
-            return int(self._post({"name": name, "description": description}, "asm", "groups")["id"])
+            return int(_given(self._post({"name": name, "description": description}, "asm", "groups"), "id"))
         except RejectedMailError:
             found = self._find_group(name)
             if found is None:
@@ -389,14 +386,28 @@ class SendGridProvider:
         return sdk
 
 
-def _single_send(entry: dict[str, Any]) -> SingleSend:
+def _given(answer: Any, name: str) -> Any:
+    """Read what a successful answer has to hold."""
+    if not isinstance(answer, dict) or name not in answer:
+        raise RetryableMailError(
+            f"the provider answered without {name}; whether it acted on the request is unknown. Look at its status"
+        )
+    return answer[name]
+
+
+def _field(entry: Any) -> tuple[str, tuple[str, str, str]]:
+    name = str(_given(entry, "name"))
+    return name.lower(), (str(_given(entry, "id")), name, str(_given(entry, "field_type")))
+
+
+def _single_send(entry: Any) -> SingleSend:
+    single_send_id, status = str(_given(entry, "id")), _given(entry, "status")
     send_at = entry.get("send_at")
-    status = entry.get("status")
     if status not in _SEND_ORDER:
-        raise RetryableMailError(f"single send {entry.get('id')}: status {status!r} is not documented; ask again later")
+        raise RetryableMailError(f"single send {single_send_id}: status {status!r} is not documented; ask again later")
     return SingleSend(
-        id=str(entry["id"]),
-        name=str(entry["name"]),
+        id=single_send_id,
+        name=str(_given(entry, "name")),
         status=cast("SendStatus", status),
         send_at=datetime.fromisoformat(send_at).astimezone(UTC) if send_at else None,
     )

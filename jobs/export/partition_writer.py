@@ -4,7 +4,6 @@ import contextlib
 import datetime as dt
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from jobs.lake.summary import summarise
 from jobs.quality.row_rules import Checked, check_rows
 from jobs.quality.snapshot_rules import Snapshot
 from jobs.sources.protocol import Source
-from schemas.errors import PublishConflictError, StorageError
+from schemas.errors import StorageError
 from schemas.layout import Partition
 from schemas.source import SourceSettings
 from schemas.tables import EVENTS, Table
@@ -37,12 +36,12 @@ def write_partition(
     data = lake.attempt(Partition(table.name, date), run_id)
     aside = lake.attempt(Partition(f"quarantine_{table.name}", date), run_id)
     parameters = {"source": source.name, "settings_sha256": settings_digest(settings)}
-    with _dropped_on_failure(lake, data, aside):
-        with BucketFiles(data) as good_files, BucketFiles(aside) as aside_files:
+    with _explained(lake):
+        with _dropped_on_failure(data, aside), BucketFiles(data) as good_files, BucketFiles(aside) as aside_files:
             account = _stream(table, window, source, good_files, aside_files)
             account.check(table, date, window, source.name)
             files, aside_entries = good_files.finish(), aside_files.finish()
-        account.check_written(sum(entry.rows for entry in files), sum(entry.rows for entry in aside_entries))
+            account.check_written(sum(entry.rows for entry in files), sum(entry.rows for entry in aside_entries))
         # The data's manifest comes last: it is what the next stage starts from.
         aside_manifest = aside.publish(aside_entries, inputs=[], parameters=parameters, window=window)
         metrics = account.as_json() | {"quarantine_sha256": aside_manifest.content_sha256}
@@ -93,17 +92,23 @@ def _stream(table: Table, window: Window, source: Source, good_files: BucketFile
 
 
 @contextlib.contextmanager
-def _dropped_on_failure(lake: Lake, *attempts: Attempt) -> Iterator[None]:
+def _dropped_on_failure(*attempts: Attempt) -> Iterator[None]:
+    """Delete what was written, unless publishing had begun: then a manifest may name it, whatever the error said."""
     try:
         yield
-    except BaseException as error:
-        if not isinstance(error, PublishConflictError):
-            for attempt in attempts:
-                with contextlib.suppress(Exception):  # the first error is the one that says why
-                    attempt.discard()
-        if isinstance(error, OSError):
-            raise StorageError(
-                f"the lake {lake.uri} or the temporary folder could not be written ({error.strerror or error}); "
-                f"nothing was published: make room or check the rights, and run the export again"
-            ) from error
+    except BaseException:
+        for attempt in attempts:
+            with contextlib.suppress(Exception):  # the first error is the one that says why
+                attempt.discard()
         raise
+
+
+@contextlib.contextmanager
+def _explained(lake: Lake) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the lake {lake.uri} or the temporary folder could not be written ({error.strerror or error}); "
+            f"nothing was published: make room or check the rights, and run the export again"
+        ) from error

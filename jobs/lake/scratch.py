@@ -23,9 +23,12 @@ class Scratch:
         np.save(self.folder / f"{name}.shape.npy", np.array(matrix.shape))
 
     def load(self, name: str) -> sparse.csr_array:
-        """Map a CSR matrix; its pages are shared by every process that maps it."""
+        """Map a CSR matrix; its pages are shared by every process that maps it.
+
+        Mapped copy-on-write: `sp_matmul_topn` takes no read-only arrays, though it writes to none.
+        """
         data, indices, indptr = (
-            np.load(self.folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("data", "indices", "indptr")
+            np.load(self.folder / f"{name}.{part}.npy", mmap_mode="c") for part in ("data", "indices", "indptr")
         )
         rows, columns = np.load(self.folder / f"{name}.shape.npy")
         return sparse.csr_array((data, indices, indptr), shape=(int(rows), int(columns)), copy=False)

@@ -1,4 +1,4 @@
-"""Great Expectations over one partition: a suite per table, in schemas/expectations/, must hold before the night goes on.
+"""Great Expectations over one partition: the suite of its table in schemas/expectations/ must hold.
 
 The only module that imports great_expectations (3 to 5 s of import). A result is never taken unread: the gate stops on
 `success` false and on any exception inside a result, and its message holds counts and column names, never values.
@@ -21,19 +21,24 @@ _SUITES = Path(__file__).resolve().parents[2] / "schemas" / "expectations"
 
 def frame(table: str, rows: pa.Table) -> pd.DataFrame:
     """Lay a partition out for its suite: lists become their lengths, decimals numbers, free properties go."""
+    data: pd.DataFrame = _columns(table, rows).to_pandas()
+    return data
+
+
+def _columns(table: str, rows: pa.Table) -> pa.Table:
     if table == "correlations":
         scores = rows["score"].combine_chunks()
         best = scores.flatten().take(scores.offsets[: len(rows)]) if len(rows) else scores.flatten()
         columns = {"item": rows["item"], "others": pa.array(lengths(rows["other_item"])), "best_score": best}
-        return pa.table(columns).to_pandas()
+        return pa.table(columns)
     if table == "recommendations":
         columns = {"user_id": rows["user_id"], "items": pa.array(lengths(rows["item"])), "outcome": rows["outcome"]}
-        return pa.table(columns).to_pandas()
+        return pa.table(columns)
     plain = rows.drop_columns([name for name in ("properties",) if name in rows.column_names])
     if "price" in plain.column_names:
         place = plain.column_names.index("price")
         plain = plain.set_column(place, "price", plain["price"].cast(pa.float64()))
-    return plain.to_pandas()
+    return plain
 
 
 def validate(table: str, rows: pa.Table) -> dict[str, int]:
@@ -43,9 +48,10 @@ def validate(table: str, rows: pa.Table) -> dict[str, int]:
     Raises: GateError naming every expectation that failed or could not be evaluated.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # Before the import, which itself logs two hundred lines.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     suite = gx.ExpectationSuite(**json.loads((_SUITES / f"{table}.json").read_text(encoding="utf-8")))
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]

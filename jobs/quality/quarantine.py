@@ -50,8 +50,8 @@ def _column_text(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         values = values.combine_chunks()
     if pa.types.is_map(values.type):
         entries = pc.binary_join_element_wise(values.keys, pc.fill_null(values.items, _NOTHING), "=")
-        lists = pa.ListArray.from_arrays(values.offsets, entries, mask=pc.is_null(values))
-        written = pc.binary_join(lists, _BETWEEN)
+        joined = pc.binary_join(pa.ListArray.from_arrays(values.offsets, entries), _BETWEEN)
+        written = pc.if_else(values.is_valid(), joined, pa.scalar(None, pa.string()))
     else:
         written = text(values)
     return pc.fill_null(written, _NOTHING)

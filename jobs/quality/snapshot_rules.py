@@ -1,8 +1,8 @@
 """Rules that need a whole snapshot: ids that come twice, and addresses that belong to more than one user.
 
-Rows wait in an unnamed temporary file (gone with the process) while their ids are compared by 64-bit hashes, so memory
-holds 16 to 25 bytes per row. Two of 10 million different ids share a hash once in 370,000 exports; both rows would then be
-set aside.
+Rows wait in an unnamed temporary file (gone with the process) while their ids are compared by 64-bit hashes, so that
+memory holds a few words per row. Two of 10 million different ids share a hash in one of 370,000 exports; both rows
+would then be set aside.
 
 - The same id in rows that are the same in every column: the first is used, the others are set aside.
 - The same id in rows that differ: which one holds is not known, so none is used.
@@ -11,9 +11,9 @@ set aside.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ _HASH_KEY: Final = "ryml snapshot id"
 _DUPLICATE: Final = {"item_id": "duplicate_item", "user_id": "duplicate_user"}
 
 Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ class Snapshot:
         dropped = self._duplicates(ids)
         collided = np.zeros(len(ids), np.bool_)
         if self._emails:
-            has_email = _joined(self._has_email, np.bool_)
-            members = np.flatnonzero(has_email)
-            emails = _joined(self._emails, np.uint64)[members]
-            collided[members] = has_several(emails, ids[members])
+            with_email = np.flatnonzero(_joined(self._has_email, np.bool_))
+            emails = _joined(self._emails, np.uint64)[with_email]
+            shared = repeated(emails)
+            collided[with_email[shared]] = has_several(emails[shared], ids[with_email[shared]])
         start = 0
         for rows in self._batches():
             part = slice(start, start + rows.num_rows)
@@ -100,15 +102,14 @@ class Snapshot:
     def _duplicates(self, ids: Hashes) -> Mask:
         """Mark the rows that are set aside because their id comes more than once."""
         dropped = np.zeros(len(ids), np.bool_)
-        _, first, group, sizes = np.unique(ids, return_index=True, return_inverse=True, return_counts=True)
-        members = np.flatnonzero(sizes[group] > 1)
-        if len(members) == 0:
-            return dropped
-        conflicting = has_several(ids[members], self._content(members))
-        dropped[members] = conflicting | (members != first[group[members]])
+        members = repeated(ids)
+        if len(members):
+            _, first, group = np.unique(ids[members], return_index=True, return_inverse=True)
+            is_first = first[group] == np.arange(len(members))
+            dropped[members] = has_several(ids[members], self._content(members)) | ~is_first
         return dropped
 
-    def _content(self, members: npt.NDArray[np.int64]) -> Hashes:
+    def _content(self, members: Positions) -> Hashes:
         """Hash whole rows, those that are asked for (in ascending order)."""
         hashes, start = [], 0
         for rows in self._batches():
@@ -143,6 +144,13 @@ class Snapshot:
         )
 
 
+def repeated(hashes: Hashes) -> Positions:
+    """Find the rows whose hash comes more than once, in ascending order."""
+    in_order = np.sort(hashes)
+    several = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    return np.flatnonzero(np.isin(hashes, several)) if len(several) else np.empty(0, np.int64)
+
+
 def has_several(groups: Hashes, members: Hashes) -> Mask:
     """Mark the rows whose group has more than one distinct member."""
     order = np.lexsort((members, groups))
@@ -155,5 +163,5 @@ def has_several(groups: Hashes, members: Hashes) -> Mask:
     return marked
 
 
-def _joined(parts: list[npt.NDArray[np.generic]], kind: type[np.generic]) -> npt.NDArray[np.generic]:
+def _joined(parts: Sequence[npt.NDArray[Kind]], kind: type[Kind]) -> npt.NDArray[Kind]:
     return np.concatenate(parts) if parts else np.empty(0, kind)

@@ -105,7 +105,7 @@ def bad_request(message: str, field: str | None = None) -> ApiError:
 
 def not_found(message: str = "resource not found") -> ApiError:
     """Answer that there is no such thing."""
-    return ApiError(404, Problem(message), is_field_shown=True)
+    return ApiError(404, Problem(message))
 
 
 def unauthorized() -> ApiError:

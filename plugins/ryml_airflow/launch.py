@@ -2,15 +2,19 @@
 
 import datetime as dt
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
+from pydantic import JsonValue
 
 from ryml_airflow.deployment import REPOSITORY, campaign_file, provider_address, setting
 from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
+
+LEDGER_VARIABLE = "RYML_LEDGER"
 
 # A night's jobs are short: a JVM that compiles less and collects serially starts and ends sooner.
 SPARK_CONF = {
@@ -25,11 +29,17 @@ SPARK_CONF = {
 _COMMON = {"date": RUN_DATE, "run_id": "{{ run_id }}"}
 
 
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
 def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
     """Put the counts beside the asset, where the UI shows them."""
     for outlet in operator.outlets:
         if isinstance(outlet, Asset):
-            counts = {name: value for name, value in result.items() if isinstance(value, int | str)}
+            counts: dict[str, JsonValue] = {
+                name: value for name, value in result.items() if isinstance(value, int | str)
+            }
             context["outlet_events"][outlet].extra = counts
 
 
@@ -40,7 +50,7 @@ class JobOperator(BaseOperator):
     `result_key` narrows the returned dict to one of its values (for mapping over it).
     """
 
-    template_fields = ("job_date", "job_run_id", "arguments")
+    template_fields: Sequence[str] = ("job_date", "job_run_id", "arguments")
     ui_color = "#e8f4ea"
 
     def __init__(
@@ -80,7 +90,7 @@ class JobOperator(BaseOperator):
 class PushChunkOperator(JobOperator):
     """Push one chunk of the plan; `chunk` is the plan's description of it."""
 
-    template_fields = (*JobOperator.template_fields, "chunk")
+    template_fields: Sequence[str] = (*JobOperator.template_fields, "chunk")
 
     def __init__(self, *, chunk: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(job="push_chunk", **kwargs)
@@ -152,25 +162,23 @@ class SparkJobOperator(SparkSubmitOperator):
         published: str,
         arguments: Mapping[str, Any] | None = None,
         campaign: str | None = None,
-        settings: Sequence[str] = (),
+        needs_ledger: bool = False,
         **kwargs: Any,
     ) -> None:
         self.job = job
         self.published = published
         self.campaign = campaign
-        options = {
-            "lake": "{{ setting('lake') }}",
-            **_COMMON,
-            **{name: f"{{{{ setting('{name}') }}}}" for name in settings},
-        }
+        options = {"lake": "{{ setting('lake') }}", **_COMMON}
         if campaign:
             options["campaign"] = f"{{{{ campaign_file('{campaign}') }}}}"
+        # A database URL may hold a password, and arguments are rendered and visible: the job gets the variable's name.
+        self.needs_ledger = needs_ledger
+        if needs_ledger:
+            options["ledger"] = f"env:{LEDGER_VARIABLE}"
         options.update(arguments or {})
         super().__init__(
             application=str(REPOSITORY / "jobs" / f"{job}.py"),
-            application_args=[
-                part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)
-            ],
+            application_args=[part for name, value in options.items() for part in (_flag(name), value)],
             name=job,
             # The driver and, in local mode, its Python workers inherit this; a cluster gets it by --py-files.
             env_vars={"PYTHONPATH": str(REPOSITORY)},
@@ -181,13 +189,16 @@ class SparkJobOperator(SparkSubmitOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit, wait, and read the manifest that the job published."""
+        if self.needs_ledger:
+            os.environ[LEDGER_VARIABLE] = setting("ledger")
         super().execute(context)
         from jobs.lake.lake import Lake
         from jobs.lake.summary import summarise
         from schemas.layout import Partition
         from schemas.tables import TABLES
 
-        options = dict(zip(self.application_args[::2], self.application_args[1::2], strict=True))
+        rendered = self.application_args or []
+        options = dict(zip(rendered[::2], rendered[1::2], strict=True))
         campaign = self.campaign if TABLES[self.published].per_campaign else None
         partition = Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)
         result = summarise(Lake.open(options["--lake"]).manifest(partition))

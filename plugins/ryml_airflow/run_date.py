@@ -32,4 +32,5 @@ def run_date(dag_run: Any, params: Mapping[str, Any]) -> str:
             "with the param date=YYYY-MM-DD"
         )
     # The interval ends at the schedule's hour; the last whole UTC day before that is the day of the events.
-    return (end.astimezone(dt.UTC).date() - dt.timedelta(days=1)).isoformat()
+    day: dt.date = end.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+    return day.isoformat()

@@ -118,6 +118,9 @@ def test_delisted_items_are_gone_for_good_and_no_leaf_is_ever_empty(shop: Shop, 
 
 def test_picks_are_of_the_group_and_popular_items_are_picked_more(shop: Shop, catalog: Catalog) -> None:
     assortment = catalog.assortment(day_number(LAST))
+    assert catalog.is_listed(assortment.items, day_number(LAST)).all()
+    assert np.all(catalog.created_day[assortment.items] < day_number(LAST))
+    assert len(assortment.items) > 1_000
     group = np.full(20_000, 8)
     chance = (np.arange(20_000) + 0.5) / 20_000
     plain = assortment.pick(group, chance, np.zeros_like(group), np.zeros(20_000, dtype=np.bool_))

@@ -12,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import adbc_driver_sqlite.dbapi
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from jobs.demo_shop import shop_plan, sqlite_shop, user_model
-from jobs.demo_shop.shop_plan import Shop
+from jobs.demo_shop.catalog_model import Catalog
+from jobs.demo_shop.shop_plan import DAY_US, Shop, day_number
+from jobs.demo_shop.shop_tables import padded
 from jobs.demo_shop.sqlite_shop import ShopSummary, make_shop
+from jobs.demo_shop.user_model import UserBlock
 from schemas.errors import ConfigError, StorageError
+from schemas.source import ARRIVAL_COLUMN, load_source
 from schemas.tables import CATALOG, EVENT_TYPES, EVENTS, INSTANT, MONEY
 
 FIRST = dt.date(2026, 9, 4)
 IMAGES = "http://127.0.0.1:8085/images"
 TABLES = ("shop", "users", "items", "item_history", "events")
-SETTINGS = tomllib.loads((Path(__file__).parents[2] / "docs/examples/demo_shop.toml").read_text())
+SETTINGS_FILE = Path(__file__).parents[2] / "docs/examples/demo_shop.toml"
+SETTINGS = tomllib.loads(SETTINGS_FILE.read_text())
 
 
 def after(days: int) -> dt.date:
@@ -120,9 +126,9 @@ def test_killed_before_the_first_day_is_like_no_file(tmp_path: Path, monkeypatch
 
 def test_blocks_are_merged_in_the_order_of_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (shop_plan, user_model):
-        monkeypatch.setattr(module, "BLOCK", 700)
-    shop = planned(users=1_395)
-    assert [shop.blocks_on(shop.first_day + days) for days in (0, 9)] == [2, 3]
+        monkeypatch.setattr(module, "BLOCK", 600)
+    shop = planned(users=1_795)
+    assert [shop.blocks_on(shop.first_day + days) for days in (0, 9)] == [3, 4]
     make(tmp_path / "once.sqlite", after(9), shop)
     for days in (0, 4, 9):
         make(tmp_path / "twice.sqlite", after(days), shop)
@@ -132,7 +138,7 @@ def test_blocks_are_merged_in_the_order_of_receipt(tmp_path: Path, monkeypatch: 
     assert events == rows(tmp_path / "twice.sqlite", query)
     received = [row[5] for row in events]
     assert received == sorted(received)
-    assert {int(row[1]) // 700 for row in events} == {0, 1, 2}
+    assert {int(row[1]) // 600 for row in events} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,10 @@ def test_another_image_address_rewrites_the_images_alone(tmp_path: Path) -> None
     ]
 
 
+def test_the_settings_are_valid() -> None:
+    assert load_source(SETTINGS_FILE).name == "demo_shop"
+
+
 def window(days: int, length: int = 1) -> dict[str, str]:
     return {
         "window_start": f"{after(days)}T00:00:00.000000Z",
@@ -223,6 +233,19 @@ def test_every_event_is_in_one_window(made: Path) -> None:
     assert set(Counter(row[2] for row in whole)) == set(EVENT_TYPES)
     for row in whole[::97]:
         assert re.fullmatch(r"2026-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", row[3])
+
+
+def test_an_event_at_midnight_is_in_the_window_that_begins(tmp_path: Path) -> None:
+    path = tmp_path / "shop.sqlite"
+    make(path, after(2))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        midnight = f"{after(2)}T00:00:00.000000Z"
+        connection.execute("UPDATE events SET received_at = ? WHERE event_id = 1", (midnight,))
+    (moved,) = rows(
+        path, "SELECT user_id, item_id, event_type, occurred_at, received_at, quantity, price FROM events LIMIT 1"
+    )
+    found = [moved in rows(path, SETTINGS["events"]["query"], **window(days)) for days in range(3)]
+    assert found == [False, False, True]
 
 
 def test_a_snapshot_does_not_depend_on_what_came_later(made: Path, tmp_path: Path) -> None:
@@ -247,6 +270,15 @@ def test_the_newest_snapshot_is_the_current_state(made: Path) -> None:
     snapshot = rows(made, SETTINGS["catalog"]["query"], **at)
     assert [(row[0], row[6], row[8]) for row in snapshot] == rows(made, current)
     assert len(snapshot) < 777
+    shop, day = planned(), day_number(after(59))
+    catalog, people = Catalog(shop, day), UserBlock(shop, 0)
+    listed = np.flatnonzero(catalog.delisted_day > day)
+    assert [(row[0], row[8]) for row in snapshot] == list(
+        zip(padded(listed, 6).to_pylist(), catalog.stock(listed, day).tolist(), strict=True)
+    )
+    left = padded(np.flatnonzero(people.unsubscribed_us[:659] < (day + 1) * DAY_US), 7).to_pylist()
+    assert len(left) > 8
+    assert rows(made, "SELECT user_id FROM users WHERE NOT is_subscribed ORDER BY 1") == [(name,) for name in left]
     users = rows(made, SETTINGS["users"]["query"], **at)
     assert [(row[0], row[2]) for row in users] == rows(
         made, "SELECT user_id, is_subscribed FROM users ORDER BY user_id"
@@ -276,14 +308,14 @@ def test_adbc_reads_clean_types(made: Path) -> None:
         for name, values in bound.items():
             cursor.execute(SETTINGS[name]["query"], values)
             read[name] = cursor.fetch_arrow_table()
-    assert [str(kind) for kind in read["events"].schema.types] == ["string"] * 4 + ["int64", "double"]
+    assert [str(kind) for kind in read["events"].schema.types] == ["string"] * 5 + ["int64", "double"]
     catalog, users = read["catalog"], read["users"]
     assert [catalog.schema.field(name).type for name in ("price", "stock", "rating")] == [
         pa.float64(), pa.int64(), pa.float64(),
     ]  # fmt: skip
     assert users.schema.field("is_subscribed").type == pa.int64()
     assert all(users.schema.field(name).type == pa.string() for name in users.column_names if name != "is_subscribed")
-    assert set(EVENTS.schema.names) == set(read["events"].column_names)
+    assert {*EVENTS.schema.names, ARRIVAL_COLUMN} == set(read["events"].column_names)
     assert set(CATALOG.schema.names) - {"properties"} <= set(catalog.column_names)
     prices = catalog["price"].cast(MONEY)
     assert all(str(price).endswith(("4900", "9900")) for price in prices.to_pylist())

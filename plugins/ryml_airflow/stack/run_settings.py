@@ -11,7 +11,7 @@ from schemas.errors import ConfigError
 DEMO_SOURCE = "demo_shop"
 # Fixed, so that everybody who types `make run` sees the same figures.
 DEMO_DATE = date(2026, 11, 2)
-HISTORY_DAYS = 60  # what the demo shop has before its first date
+HISTORY_DAYS = 60  # days of the demo shop up to and with its first night; its settings file asks for as many
 SHOP_SEED = 7
 
 
@@ -51,7 +51,7 @@ class RunSettings:
     @property
     def shop_first_date(self) -> date:
         """The demo shop's first day: the same for every date after the default, so that later days extend one shop."""
-        return min(self.dates[0], DEMO_DATE) - timedelta(days=HISTORY_DAYS)
+        return _first_shop_day(min(self.dates[0], DEMO_DATE))
 
     @property
     def ui_url(self) -> str:
@@ -80,7 +80,7 @@ def work_folder(root: Path, source_name: str, users: int, first_date: date) -> P
     if source_name == DEMO_SOURCE:
         name = f"{source_name}-{users}"
         if first_date < DEMO_DATE:
-            name = f"{name}-from-{first_date - timedelta(days=HISTORY_DAYS)}"
+            name = f"{name}-from-{_first_shop_day(first_date)}"
     return root / ".airflow" / "work" / name
 
 
@@ -116,6 +116,10 @@ def resolve_data(root: Path, source: Source, given: str | None, demo_database: P
     """
     place = given or (str(demo_database) if source.name == DEMO_SOURCE else source.data_folder)
     return place if place is None or "://" in place else str((root / Path(place).expanduser()).resolve())
+
+
+def _first_shop_day(first_night: date) -> date:
+    return first_night - timedelta(days=HISTORY_DAYS - 1)
 
 
 def _default_date(path: Path, value: object) -> date | None:

@@ -56,16 +56,22 @@ def summarize_day(day: date, returned: Mapping[str, Returned]) -> DaySummary:
 
 
 def account_of_rows(table: str, values: Returned) -> str:
-    """Account for every row that was read: used, or quarantined by reason; says so where it does not add up."""
+    """Account for every row that was read: used, quarantined by reason, or of days that this export does not take.
+
+    Says so where it does not add up.
+    """
     used, quarantined = _count(values.get("rows")), _count(values.get("quarantined"))
-    read = _count(values.get("read", used + quarantined))
+    outside = _count(values.get("outside_window"))
+    read = _count(values.get("read", used + quarantined + outside))
     reasons = values.get("quarantined_by_reason")
     by_reason = {str(reason): _count(rows) for reason, rows in reasons.items()} if isinstance(reasons, Mapping) else {}
     text = f"{table}: {read:,} read = {used:,} used + {quarantined:,} quarantined"
     if by_reason:
         listed = sorted(by_reason.items(), key=lambda pair: (-pair[1], pair[0]))
         text += f" ({', '.join(f'{reason} {rows:,}' for reason, rows in listed if rows)})"
-    if read != used + quarantined or (by_reason and sum(by_reason.values()) != quarantined):
+    if outside:
+        text += f" + {outside:,} of other days"
+    if read != used + quarantined + outside or (by_reason and sum(by_reason.values()) != quarantined):
         text += " - THIS DOES NOT ADD UP"
     return text
 

@@ -11,13 +11,20 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from ryml_airflow.stack.airflow_api import AirflowApi
-from ryml_airflow.stack.demo_shop_request import make_command, missing_shop, write_made
 from ryml_airflow.stack.down import end_leftovers
 from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
 from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption
 from ryml_airflow.stack.night import Night, NightFailedError
 from ryml_airflow.stack.preflight import data_problem, machine_problems
-from ryml_airflow.stack.run_settings import DEMO_DATE, DEMO_SOURCE, RunSettings, read_source, resolve_data, work_folder
+from ryml_airflow.stack.run_settings import (
+    DEMO_DATE,
+    DEMO_SOURCE,
+    SHOP_SEED,
+    RunSettings,
+    read_source,
+    resolve_data,
+    work_folder,
+)
 from ryml_airflow.stack.secret_files import UI_USER, ensure_key, ensure_secrets
 from ryml_airflow.stack.stack_file import read_record, stack_lock
 from ryml_airflow.stack.supervisor import PartDiedError, Supervisor
@@ -171,9 +178,9 @@ class _Stack:
 
     def _start(self, api: AirflowApi, started_at: datetime) -> None:
         settings, began = self._settings, time.monotonic()
-        shop = missing_shop(settings) if settings.is_demo else None
-        if shop is not None:
-            self._supervisor.start("make_demo_shop", make_command(shop, Path(settings.data)), is_service=False)
+        if settings.is_demo:
+            # Adds the days that are missing, which takes a second if none is; done while Airflow starts.
+            self._supervisor.start("make_demo_shop", self._make_shop_command(), is_service=False)
         self._migrate()
         for name, arguments in _COMPONENTS:
             self._supervisor.start(name, [_binary("airflow"), name, *arguments], is_service=True)
@@ -197,11 +204,18 @@ class _Stack:
         api.log_in(UI_USER, self._password)
         for name, slots, description in _POOLS:
             api.set_pool(name, slots, description)
-        if shop is not None:
-            while not self._supervisor.is_done("make_demo_shop"):
-                self._doing(f"making the demo shop with {shop.users:,} users", began)
-                self._pause(_POLL_SECONDS)
-            write_made(settings.work, shop)
+        while settings.is_demo and not self._supervisor.is_done("make_demo_shop"):
+            self._doing(f"making the demo shop with {settings.users:,} users", began)
+            self._pause(_POLL_SECONDS)
+
+    def _make_shop_command(self) -> list[str]:
+        settings = self._settings
+        return [
+            *(sys.executable, "-m", "jobs.make_demo_shop", "--path", settings.data),
+            *("--users", str(settings.users), "--seed", str(SHOP_SEED)),
+            *("--first-date", str(settings.shop_first_date), "--last-date", str(settings.dates[-1])),
+            *("--image-base-url", f"{settings.rehearsal_url}/images"),
+        ]
 
     def _migrate(self) -> None:
         """Bring Airflow's database to this version of Airflow; 2 to 4 s, saved where the stamp says it is done."""

@@ -1,0 +1,55 @@
+"""The mail itself: Handlebars in the subset that SendGrid's designs know, over the contact fields of one push.
+
+`template/mail.html` and `template/mail.txt` have six slots. A slot is shown if its title is not empty, and any slot
+only if the contact's `ryml_run` is the campaign's date: a contact that was not pushed for this send keeps what an
+earlier one wrote, and gets the neutral text. That date is written into the template when the draft is made, in the
+place of `[[campaign_date]]`.
+
+Values go into the HTML through {{x}}, which escapes them. Text and subject have no markup to break, and an escaped `&`
+or `'` would be shown as `&amp;` and `&#x27;`, so there it is {{{x}}}, as SendGrid advises for subjects.
+
+`{{{unsubscribe}}}` and `{{{unsubscribe_preferences}}}` are what SendGrid's own unsubscribe module puts into `href`
+(triple braces, as both are addresses with `&` in them); a single send replaces them with each recipient's link for its
+unsubscribe group, and adds the List-Unsubscribe headers itself. The Sender_ tags give the verified sender's postal
+address, which commercial mail has to show.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import ConfigError
+
+SLOTS: Final = 6
+FOLDER: Final = Path(__file__).parent / "template"
+DATE_PLACE: Final = "[[campaign_date]]"
+
+
+@dataclass(frozen=True)
+class MailTemplate:
+    """What a draft is made of, with the campaign's date in its place."""
+
+    subject: str
+    html: str
+    text: str
+
+
+def load_template(campaign_date: date, folder: Path = FOLDER) -> MailTemplate:
+    """Read mail.html, mail.txt and subject.txt of a folder, and write the campaign's date into them.
+
+    Raises: ConfigError if HTML or text never ask for the date (they would show items of any day), or a file is missing.
+    """
+    parts: dict[str, str] = {}
+    for name in ("subject.txt", "mail.html", "mail.txt"):
+        try:
+            parts[name] = (folder / name).read_text("utf-8")
+        except OSError as error:
+            raise ConfigError(f"{folder / name}: cannot be read ({error.strerror}); put the template there") from error
+        if name != "subject.txt" and DATE_PLACE not in parts[name]:
+            raise ConfigError(
+                f'{folder / name}: expected {{{{#equals ryml_run "{DATE_PLACE}"}}}} around the items, or those of '
+                "another day could be mailed; put it there"
+            )
+    filled = {name: content.replace(DATE_PLACE, campaign_date.isoformat()) for name, content in parts.items()}
+    return MailTemplate(subject=filled["subject.txt"].strip(), html=filled["mail.html"], text=filled["mail.txt"])

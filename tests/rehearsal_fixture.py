@@ -1,0 +1,142 @@
+"""The rehearsal provider as a fixture: a real server on a free port of this machine, in a thread of this process."""
+
+import contextlib
+import datetime as dt
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from jobs.rehearsal.server import Fault, create_app, no_fault
+from jobs.rehearsal.state import Rehearsal
+
+API_KEY = "SG.rehearsal-key-of-the-tests"
+JOB_LAG_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One API request as it was on the wire, and its answer."""
+
+    method: str
+    path: str
+    query: str
+    content_type: str
+    body: bytes
+    status: int
+    answer: bytes
+
+    def answer_json(self) -> Any:
+        return json.loads(self.answer)
+
+
+@dataclass
+class RehearsalServer:
+    """`host` with scheme and port; `provider` to look inside; `exchanges` of all API requests so far."""
+
+    host: str
+    api_key: str
+    state_path: Path
+    provider: Rehearsal
+    exchanges: list[Exchange] = field(default_factory=list)
+    fault: Fault = no_fault
+
+    def http(self) -> httpx.Client:
+        """A plain client with the key."""
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        return httpx.Client(base_url=self.host, headers=headers, trust_env=False, timeout=20)
+
+    def wait_until_idle(self, timeout_seconds: float = 10.0) -> None:
+        """Return when no import is pending and no single send is due."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.provider.contacts.pending_jobs() or self._has_due_send():
+            assert time.monotonic() < deadline, "the rehearsal provider is still busy"
+            time.sleep(0.005)
+
+    def _has_due_send(self) -> bool:
+        due_at = self.provider.single_sends.next_due_at()
+        return due_at is not None and due_at <= time.time()
+
+
+class _Recorder:
+    """An ASGI application around the real one that keeps what goes over the wire."""
+
+    def __init__(self, app: Callable[..., Any], exchanges: list[Exchange]) -> None:
+        self._app = app
+        self._exchanges = exchanges
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v3/"):
+            await self._app(scope, receive, send)
+            return
+        body, answer, status = bytearray(), bytearray(), 0
+
+        async def hear() -> Any:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        async def say(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            answer.extend(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                headers = dict(scope["headers"])
+                kind = headers.get(b"content-type", b"").decode()
+                query = scope["query_string"].decode()
+                self._exchanges.append(
+                    Exchange(scope["method"], scope["path"], query, kind, bytes(body), status, bytes(answer))
+                )
+            await send(message)
+
+        await self._app(scope, hear, say)
+
+
+@contextlib.contextmanager
+def serve(
+    state_path: Path, *, job_lag_seconds: float = JOB_LAG_SECONDS, limit_per_minute: int | None = None
+) -> Iterator[RehearsalServer]:
+    """Serve a provider with its state at `state_path` until the end of the block."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    provider = Rehearsal(state_path, job_lag_seconds=job_lag_seconds, clock=lambda: dt.datetime.now(dt.UTC))
+    served = RehearsalServer(f"http://127.0.0.1:{listener.getsockname()[1]}", API_KEY, state_path, provider)
+    app = create_app(
+        provider,
+        api_key=API_KEY,
+        fault=lambda method, path: served.fault(method, path),
+        limit_per_minute=limit_per_minute,
+    )
+    config = uvicorn.Config(
+        _Recorder(app, served.exchanges), log_config=None, access_log=False, ws="none", lifespan="on",
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not server.started:
+            assert time.monotonic() < deadline, "the rehearsal server did not start"
+            time.sleep(0.005)
+        yield served
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def rehearsal_server(tmp_path: Path) -> Iterator[RehearsalServer]:
+    """An empty rehearsal provider."""
+    with serve(tmp_path / "rehearsal.sqlite") as served:
+        yield served

@@ -23,11 +23,11 @@ def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__)
     parser.add_argument("--tables", nargs="+", required=True, choices=CHECKED, help="tables to check")
-    parser.add_argument("--campaign", help="the campaign's settings file, for tables kept by campaign")
+    parser.add_argument("--campaign", type=Path, help="the campaign's settings file, for tables kept by campaign")
     return parser
 
 
-def main(*, lake: str, date: dt.date, run_id: str, tables: list[str], campaign: str | None = None) -> dict[str, Any]:
+def main(*, lake: str, date: dt.date, run_id: str, tables: list[str], campaign: Path | None = None) -> dict[str, Any]:
     """Check each table; return the number of expectations held and of rows looked at.
 
     Raises: GateError at the first table that does not fit.
@@ -36,7 +36,7 @@ def main(*, lake: str, date: dt.date, run_id: str, tables: list[str], campaign: 
     from jobs.quality.gates import validate
 
     opened = Lake.open(lake)
-    name = load_campaign(Path(campaign)).name if campaign else None
+    name = load_campaign(campaign).name if campaign else None
     rows = expectations = 0
     for table in tables:
         partition = Partition(table, date, name if TABLES[table].per_campaign else None)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from schemas.errors import ConfigError, RymlError
@@ -19,7 +20,7 @@ def job_parser(doc: str | None, *, campaign: bool = False) -> argparse.ArgumentP
     parser.add_argument("--date", required=True, type=dt.date.fromisoformat, help="UTC day of the events, YYYY-MM-DD")
     parser.add_argument("--run-id", required=True, help="names this run in the lake's paths")
     if campaign:
-        parser.add_argument("--campaign", required=True, help="the campaign's settings file (TOML)")
+        parser.add_argument("--campaign", required=True, type=Path, help="the campaign's settings file (TOML)")
     return parser
 
 
@@ -31,9 +32,7 @@ def ledger_url(text: str) -> str:
     try:
         return os.environ[name]
     except KeyError as error:
-        raise ConfigError(
-            f"environment variable {name} is not set; put the ledger's URL there"
-        ) from error
+        raise ConfigError(f"environment variable {name} is not set; put the ledger's URL there") from error
 
 
 def add_ledger(parser: argparse.ArgumentParser) -> None:

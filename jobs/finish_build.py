@@ -28,9 +28,9 @@ def arg_parser() -> argparse.ArgumentParser:
     return job_parser(__doc__, campaign=True)
 
 
-def main(*, lake: str, date: dt.date, run_id: str, campaign: str) -> dict[str, Any]:
+def main(*, lake: str, date: dt.date, run_id: str, campaign: Path) -> dict[str, Any]:
     """Publish the build; return how many partitions it consists of."""
-    opened, name = Lake.open(lake), load_campaign(Path(campaign)).name
+    opened, name = Lake.open(lake), load_campaign(campaign).name
     parts = [opened.manifest(Partition(table, date)) for table in ("events", "catalog", "users", "profiles")]
     parts.append(opened.manifest(Partition("recommendations", date, name)))
     rows = pa.table(

@@ -24,9 +24,9 @@ def arg_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(*, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str) -> dict[str, Any]:
+def main(*, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str) -> dict[str, Any]:
     """Return each chunk's number, users and the instant before which it must not start."""
-    settings = load_campaign(Path(campaign))
+    settings = load_campaign(campaign)
     _, chunks, start_at = Ledger(ledger, clock).plan(Run(settings.name, date))
     return {
         "rows": len(chunks),

@@ -45,14 +45,14 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, ramp_minutes: int | None = None
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, ramp_minutes: int | None = None
 ) -> dict[str, Any]:
     """Publish and freeze the plan; return users by action.
 
     A plan of which anything was pushed already holds: it is returned, whatever the inputs are now.
     Raises: EmptyPartitionError if nobody would get anything.
     """
-    opened, settings = Lake.open(lake), load_campaign(Path(campaign))
+    opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
     this_run, books = Run(settings.name, date), Ledger(ledger, clock)
     if books.is_started(this_run):

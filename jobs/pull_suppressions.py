@@ -9,6 +9,7 @@ Run:    python -m jobs.pull_suppressions --lake LAKE --date 2026-11-02 --run-id 
 import argparse
 import datetime as dt
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
 ) -> dict[str, Any]:
     """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import datetime as dt
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress, chunk: int
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress, chunk: int
 ) -> dict[str, Any]:
     """Push the chunk unless it is confirmed already; return its counts."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)

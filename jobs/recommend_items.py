@@ -38,12 +38,12 @@ def arg_parser() -> argparse.ArgumentParser:
     return job_parser(__doc__, campaign=True)
 
 
-def main(*, lake: str, date: dt.date, run_id: str, campaign: str) -> dict[str, Any]:
+def main(*, lake: str, date: dt.date, run_id: str, campaign: Path) -> dict[str, Any]:
     """Publish the campaign's recommendations; return users by outcome.
 
     Raises: EmptyPartitionError if there are no correlations of the last 14 days, or nobody gets anything.
     """
-    opened, settings = Lake.open(lake), load_campaign(Path(campaign))
+    opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
     profiles, catalog = opened.manifest(Partition("profiles", date)), opened.manifest(Partition("catalog", date))
     correlations = opened.latest("correlations", up_to=date, days=CORRELATIONS_MAX_AGE_DAYS)

@@ -11,6 +11,7 @@ import datetime as dt
 import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
 ) -> dict[str, Any]:
     """Reconcile; return users by what became of them and the number of requests.
 

@@ -9,6 +9,7 @@ Run:    python -m jobs.schedule_send --lake LAKE --date 2026-11-02 --run-id by-h
 import argparse
 import datetime as dt
 import time
+from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
@@ -28,7 +29,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
 ) -> dict[str, Any]:
     """Schedule the send unless it is; return its state at the provider and the number of recipients.
 

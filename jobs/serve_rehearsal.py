@@ -52,19 +52,19 @@ def main(
     if job_lag_seconds < 0:
         raise ConfigError(f"--job-lag-seconds {job_lag_seconds}: expected 0 or more")
     api_key = _read_key(key_file)
-    listener = _listen(port)
-    provider = Rehearsal(state, job_lag_seconds=job_lag_seconds, clock=_now)
-    app = create_app(provider, api_key=api_key, limit_per_minute=requests_per_minute)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,  # query strings may hold addresses; /history says what was asked
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        ws="none",
-        lifespan="on",
-    )
-    served_port = listener.getsockname()[1]
-    uvicorn.Server(config).run(sockets=[listener])
+    with _listen(port) as listener:
+        provider = Rehearsal(state, job_lag_seconds=job_lag_seconds, clock=_now)
+        app = create_app(provider, api_key=api_key, limit_per_minute=requests_per_minute)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # query strings may hold addresses; /history says what was asked
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            ws="none",
+            lifespan="on",
+        )
+        served_port = listener.getsockname()[1]
+        uvicorn.Server(config).run(sockets=[listener])
     return {"host": f"http://{HOST}:{served_port}"}
 
 

@@ -105,9 +105,9 @@ def serve(
     state_path: Path, *, job_lag_seconds: float = JOB_LAG_SECONDS, limit_per_minute: int | None = None
 ) -> Iterator[RehearsalServer]:
     """Serve a provider with its state at `state_path` until the end of the block."""
+    provider = Rehearsal(state_path, job_lag_seconds=job_lag_seconds, clock=lambda: dt.datetime.now(dt.UTC))
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))
-    provider = Rehearsal(state_path, job_lag_seconds=job_lag_seconds, clock=lambda: dt.datetime.now(dt.UTC))
     served = RehearsalServer(f"http://127.0.0.1:{listener.getsockname()[1]}", API_KEY, state_path, provider)
     app = create_app(
         provider,

@@ -63,10 +63,10 @@ class Delivery:
 
     @classmethod
     def open(
-        cls, *, lake: str, date: dt.date, run_id: str, campaign: str, ledger: str, provider: ProviderAddress
+        cls, *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
     ) -> Self:
         """Open everything that a delivery job works with; refuse a live provider for a campaign that is not live."""
-        settings = load_campaign(Path(campaign))
+        settings = load_campaign(campaign)
         if not (provider.is_rehearsal or settings.mail.live):
             raise ConfigError(
                 f"{provider.host} is a live provider and campaign {settings.name} has live = false; nothing was sent. "

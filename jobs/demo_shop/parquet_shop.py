@@ -54,7 +54,7 @@ class ParquetSummary:
 
 
 def write_parquet_shop(folder: Path, shop: Shop, *, days: int, image_base_url: str, workers: int) -> ParquetSummary:
-    """Write the first `days` days of the shop; all of it or nothing. Memory: about 100 MB for each worker.
+    """Write the first `days` days of the shop; all of it or nothing. Memory: 250 MB per worker (200,000 items).
 
     Raises: ConfigError if the folder exists or a number is out of range; StorageError if it cannot be written.
     """

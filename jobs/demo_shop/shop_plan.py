@@ -12,8 +12,8 @@ HOUR_US: Final = 3_600_000_000
 MINUTE_US: Final = 60_000_000
 SECOND_US: Final = 1_000_000
 
-# Users are made in blocks of this size, each with its own random numbers: the unit of memory (about 60 MB at work) and
-# of parallel work. Part of the model: another size is another shop.
+# Users are made in blocks of this size, each with its own random numbers: the unit of memory and of parallel work. Part
+# of the model: another size is another shop.
 BLOCK: Final = 131_072
 
 NEW_USERS_SHARE: Final = 0.001  # per day of the users on the first date: about 44 % a year, a shop that does well

@@ -215,7 +215,8 @@ class Attempt:
                 code_version=manifest.code_version,
             )
             if same and dict(current.metrics) == dict(manifest.metrics):
-                self.discard()
+                if current.folder != self.folder:  # an attempt may be published again from where it lies
+                    self.discard()
                 return current
             manifest = replace(manifest, sequence=current.sequence + 1)
         storage.replace_if(self.partition.manifest_path, manifest.to_bytes(), before)

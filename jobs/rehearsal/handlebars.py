@@ -82,13 +82,18 @@ def render(template: str, data: Mapping[str, Any]) -> str:
 @functools.lru_cache(maxsize=64)
 def compile_template(template: str) -> tuple[Node, ...]:
     """Parse a template; raises TemplateError for what SendGrid would not render."""
+    if "{{{{" in template:
+        line = template.count("\n", 0, template.index("{{{{")) + 1
+        raise TemplateError(f"line {line}: raw blocks (four braces) are not supported")
     root = Block("", (), 1)
     # Each entry is an open block, the list that it collects into, and whether it was opened by an {{else if}}.
     stack: list[tuple[Block, list[Node], bool]] = [(root, root.body, False)]
-    end = 0
+    end = counted = 0
+    line = 1
     for match in _TAG.finditer(template):
         text = template[end : match.start()]
-        line = template.count("\n", 0, match.start()) + 1
+        line += template.count("\n", counted, match.start())
+        counted = match.start()
         start, end = _trim_standalone(template, match)
         _add_text(stack[-1][1], text[: len(text) - (match.start() - start)], line)
         if match["raw"] is not None:
@@ -97,7 +102,7 @@ def compile_template(template: str) -> tuple[Node, ...]:
             _add_tag(stack, match["tag"].strip(), line)
         if len(stack) > _DEPTH:
             raise TemplateError(f"line {line}: blocks are nested more than {_DEPTH} deep")
-    _add_text(stack[-1][1], template[end:], template.count("\n", 0, end) + 1)
+    _add_text(stack[-1][1], template[end:], line + template.count("\n", counted, end))
     if len(stack) > 1:
         block = stack[-1][0]
         raise TemplateError(f"line {block.line}: {{{{#{block.helper}}}}} is never closed")

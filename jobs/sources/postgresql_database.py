@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterator
 
 import adbc_driver_postgresql.dbapi as postgresql
@@ -32,7 +33,8 @@ class PostgresqlDatabase:
     def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[list[str], Iterator[pa.RecordBatch]]]:
         # Typed literals of instants that are ours, not bound values: with bound values the driver fetches the whole
         # result as one batch (3 million rows: 1,286 MB), without them it streams a COPY (164 MB).
-        bound = bind_names(query, lambda name: _literal(parameters[name]))
+        # The line break ends a comment that the query may end in, before what the driver puts behind it.
+        bound = bind_names(query, lambda name: _literal(parameters[name])) + "\n"
         with self._connection.cursor() as cursor:
             try:
                 cursor.execute(bound)
@@ -47,12 +49,25 @@ class PostgresqlDatabase:
 
 
 def _batches(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from rows
-    except (OSError, pa.ArrowException, postgresql.Error) as error:
-        raise ConfigError(
-            f"PostgreSQL broke off while it was read ({type(error).__name__}); nothing was exported: try again"
-        ) from None
+    while True:
+        try:
+            batch = rows.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException, postgresql.Error) as error:
+            raise ConfigError(
+                f"PostgreSQL broke off while it was read: {_without_values(error)}. Nothing was exported; "
+                f"correct the query if it is to blame, or try again"
+            ) from None
+        yield batch
+
+
+def _without_values(error: Exception) -> str:
+    """Keep what the server says in its first line, without what may be a row's values."""
+    found = re.search(r"ERROR:\s*([^\n]*)", str(error))
+    if found is None:
+        return type(error).__name__
+    return re.sub(r"""\"[^"]*"|'[^']*'|\([^)]*\)=\([^)]*\)|\d+""", "…", found[1])
 
 
 def _literal(instant: dt.datetime) -> str:

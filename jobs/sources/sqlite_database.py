@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -9,15 +10,20 @@ from urllib.parse import quote
 
 import adbc_driver_sqlite.dbapi as sqlite
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from jobs.quality.casts import as_mask, keep
 from jobs.sources.database import Parameters
 from schemas.errors import ConfigError
 from schemas.sql_parameters import bind_names, parameter_names
 
 _BATCH_ROWS: Final = 65_536
-# The driver takes a column's type from its first batch and fails on the first later value of another; a column that
-# starts with nulls is int64 to it. Text holds everything, and the row rules read numbers and instants from text.
-_AS_TEXT: Final = "CAST({name} AS TEXT) AS {name}"
+_TWIN: Final = re.compile(r":\d+$")
+# The driver takes a column's type from its first batch, where nothing but nulls is int64 to it, and fails on the first
+# later value of another type. So everything comes as text that is never null: a mark and then the value. The row rules
+# read numbers and instants from text.
+_AS_TEXT: Final = "IFNULL('=' || {name}, '-') AS {name}"
+_NULL: Final = b"-"
 
 
 class SqliteDatabase:
@@ -45,7 +51,7 @@ class SqliteDatabase:
             try:
                 # Line breaks, because the query may end in a comment. The query is the settings' own.
                 cursor.execute(f"SELECT * FROM (\n{bound}\n) LIMIT 0", values)  # noqa: S608
-                names = cursor.fetch_arrow_table().column_names
+                names: list[str] = cursor.fetch_arrow_table().column_names
                 quoted = ['"' + name.replace('"', '""') + '"' for name in names]
                 columns = ", ".join(_AS_TEXT.format(name=name) for name in quoted)
                 cursor.execute(f"SELECT {columns} FROM (\n{bound}\n)", values)  # noqa: S608
@@ -53,20 +59,32 @@ class SqliteDatabase:
                 # A refusal comes while the statement is prepared: it names tables and columns, no row's values.
                 raise ConfigError(f"SQLite refused the query: {str(error).splitlines()[0]}") from error
             with cursor.fetch_record_batch() as rows:
-                yield names, _batches(rows)
+                # SQLite calls the second `a` of a subquery `a:1`.
+                yield [_TWIN.sub("", name) if _TWIN.sub("", name) in names else name for name in names], _batches(rows)
 
     def close(self) -> None:
         self._connection.close()
 
 
 def _batches(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from rows
-    except (OSError, pa.ArrowException, sqlite.Error) as error:
-        raise ConfigError(
-            f"SQLite broke off while it was read ({type(error).__name__}); nothing was exported: check the database "
-            f"with PRAGMA integrity_check"
-        ) from error
+    while True:
+        try:
+            batch = rows.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException, sqlite.Error) as error:
+            raise ConfigError(
+                f"SQLite broke off while it was read ({type(error).__name__}); nothing was exported: check the "
+                f"database with PRAGMA integrity_check"
+            ) from error
+        yield pa.RecordBatch.from_arrays([_unmarked(column) for column in batch.columns], names=batch.schema.names)
+
+
+def _unmarked(column: pa.Array) -> pa.Array:
+    # As bytes: SQLite does not check that its text is UTF-8. Not `binary_slice`: in pyarrow 25 it fails on a column
+    # whose values are all one byte long.
+    marked = column.cast(pa.binary())
+    return keep(pc.binary_replace_slice(marked, 0, 1, b""), ~as_mask(pc.equal(marked, _NULL)))
 
 
 def _as_text(instant: dt.datetime) -> str:

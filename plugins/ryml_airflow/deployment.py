@@ -1,21 +1,27 @@
 """Where this deployment keeps its things: Airflow's configuration section [ryml], its connections, the repository."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CAMPAIGNS = REPOSITORY / "dags" / "campaigns"
 
 
-def setting(name: str) -> str:
-    """Read one option of the section [ryml] (or its AIRFLOW__RYML__ variable)."""
+# What the jobs take each option of [ryml] as.
+_TYPES: dict[str, Callable[[str], Any]] = {"lake": str, "source": Path, "data": Path, "ledger": str, "buckets": int}
+
+
+def setting(name: str) -> Any:
+    """Read one option of the section [ryml] (or its AIRFLOW__RYML__ variable), typed as jobs take it."""
     from airflow.configuration import conf
 
-    return str(conf.get_mandatory_value("ryml", name))
+    return _TYPES[name](conf.get_mandatory_value("ryml", name))
 
 
-def campaign_file(name: str) -> str:
+def campaign_file(name: str) -> Path:
     """The settings file of a campaign."""
-    return str(CAMPAIGNS / f"{name}.toml")
+    return CAMPAIGNS / f"{name}.toml"
 
 
 def provider_address(conn_id: str):  # type: ignore[no-untyped-def]  # ProviderAddress; its module is imported late

@@ -93,6 +93,14 @@ def test_the_same_result_from_the_same_inputs_is_not_published_again(lake):
     assert third.content_sha256 != first.content_sha256
 
 
+def test_publishing_one_attempt_twice_keeps_its_files(lake):
+    attempt = lake.attempt(PARTITION, "receipts")
+    files = [attempt.write(rows(1))]
+    first = attempt.publish(files, inputs=[], parameters={})
+    assert attempt.publish(files, inputs=[], parameters={}) == first
+    assert lake.read(first).num_rows == 3
+
+
 def test_a_slower_writer_that_builds_on_what_it_read_loses(lake):
     before = publish(lake, 1)
     publish(lake, 2, replaces=before)

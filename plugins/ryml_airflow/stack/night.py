@@ -68,9 +68,9 @@ class Night:
         returned: dict[str, Mapping[str, Any]] = {}
         for dag_id, extra in NIGHT_DAGS:
             self.terminal.marked_up(f"[bold]{dag_id}[/] {day}")
-            self.api.unpause(dag_id)
             conf = {"date": day.isoformat(), **extra}
             run_id = self.api.trigger(dag_id, run_prefix=f"{RUN_PREFIX}__{day}", conf=conf)
+            self.api.unpause(dag_id)  # after the trigger: a DAG that runs one at a time runs this one first
             returned |= self._follow(dag_id, run_id)
         return summarize_day(day, returned)
 

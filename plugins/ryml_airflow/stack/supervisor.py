@@ -14,8 +14,8 @@ from ryml_airflow.stack.processes import MARKER, MARKER_STAYS_READABLE, end_all,
 from ryml_airflow.stack.stack_file import RecordedProcess, StackRecord, remove_record, write_record
 from schemas.errors import RymlError
 
-# One stop in three, triggerer or DAG processor miss that their own child has ended and wait for 10 s; the scheduler waits
-# for its workers without limit. All that is worth waiting for is done within 3 s, and every job survives being killed.
+# One stop in three, triggerer or DAG processor miss that their own child has ended and wait for 10 s; the scheduler
+# waits for its workers without limit. What is worth waiting for is done within 3 s, and every job survives being killed.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 20

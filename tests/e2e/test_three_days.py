@@ -1,0 +1,292 @@
+"""Three nights through the jobs, with a real rehearsal provider over HTTP, against what the shop's database says."""
+
+import datetime as dt
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from rehearsal_fixture import serve
+
+from jobs import (
+    export_table,
+    finish_build,
+    fold_profiles,
+    index_items,
+    list_chunks,
+    make_demo_shop,
+    plan_push,
+    pull_suppressions,
+    push_chunk,
+    recommend_items,
+    reconcile_push,
+    schedule_send,
+    train_correlations,
+)
+from jobs.delivery.run_context import ProviderAddress
+from jobs.lake.item_index import read_index
+from jobs.lake.lake import Lake
+from schemas.campaign import load_campaign
+from schemas.layout import Partition
+from schemas.mail_fields import SLOT_PARTS, slot_field
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMPAIGN = ROOT / "dags" / "campaigns" / "resources_you_may_like.toml"
+SETTINGS = load_campaign(CAMPAIGN)
+SOURCE = ROOT / "docs" / "examples" / "demo_shop.toml"
+DAYS = [dt.date(2026, 11, 2), dt.date(2026, 11, 3), dt.date(2026, 11, 4)]
+FIRST_DAY = dt.date(2026, 10, 4)
+USERS = 1_500
+
+pytestmark = [pytest.mark.e2e, pytest.mark.spark]
+
+
+class Night:
+    """One shop, one lake, one ledger, one provider."""
+
+    def __init__(self, folder, shop, provider):
+        self.folder, self.shop, self.provider = folder, shop, provider
+        self.lake_uri = str(folder / "lake")
+        self.ledger = f"sqlite:///{folder}/ledger.db"
+        self.sent = {}
+
+    def build(self, date, run_id="test"):
+        common = {"lake": self.lake_uri, "date": date, "run_id": run_id}
+        for table in ("events", "catalog", "users"):
+            export_table.main(**common, table=table, source=SOURCE, data=self.shop, buckets=4)
+        index_items.main(**common)
+        fold_profiles.main(**common)
+        train_correlations.main(**common)
+        result = recommend_items.main(**common, campaign=CAMPAIGN)
+        finish_build.main(**common, campaign=CAMPAIGN)
+        return result
+
+    def send(self, date, run_id="test"):
+        common = {"lake": self.lake_uri, "date": date, "run_id": run_id, "campaign": CAMPAIGN, "ledger": self.ledger}
+        provider = ProviderAddress(self.provider.host, self.provider.api_key)
+        pull_suppressions.main(**common, provider=provider)
+        plan = plan_push.main(**common, ramp_minutes=0)
+        chunks = list_chunks.main(**common)["chunks"]
+        assert chunks
+        for chunk in chunks:
+            push_chunk.main(**common, provider=provider, chunk=chunk["chunk"])
+        books = reconcile_push.main(**common, provider=provider)
+        send = schedule_send.main(**common, provider=provider)
+        self.provider.wait_until_idle()
+        return plan, books, send
+
+    @property
+    def lake(self):
+        return Lake.open(self.lake_uri)
+
+    def rows(self, table, date):
+        return self.lake.read(self.lake.manifest(Partition(table, date, SETTINGS.name))).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def nights(spark, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three-days")
+    shop = folder / "shop.db"
+    make_demo_shop.main(
+        path=shop, parquet=None, users=USERS, items=None, seed=7, first_date=FIRST_DAY, last_date=DAYS[-1], days=1,
+        workers=1, image_base_url="http://127.0.0.1:8085/images",
+    )  # fmt: skip
+    with serve(folder / "rehearsal.sqlite") as provider:
+        night = Night(folder, shop, provider)
+        for date in DAYS:
+            night.build(date)
+            night.sent[date] = night.send(date)
+        yield night
+
+
+def provider_rows(night, query, parameters=()):
+    with sqlite3.connect(night.folder / "rehearsal.sqlite") as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def mails_of(night, date):
+    """Each mail of a date's single send: address -> custom fields by name, as they were when it was sent."""
+    names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
+    rows = provider_rows(
+        night,
+        "SELECT email, fields FROM mails JOIN single_sends USING (single_send) WHERE name = ?",
+        (SETTINGS.send_name(date),),
+    )
+    mails = {email: {names[key]: value for key, value in json.loads(fields).items()} for email, fields in rows}
+    assert len(mails) == len(rows), "somebody was mailed twice"
+    return mails
+
+
+def address_of_users(night):
+    with sqlite3.connect(night.shop) as connection:
+        return {
+            user: email.strip().lower()
+            for user, email in connection.execute("SELECT user_id, email FROM users WHERE email IS NOT NULL")
+        }
+
+
+def catalog_of(night, date):
+    """item_id -> (title, url, image, price) of what was in stock at the end of the date, straight from the shop."""
+    end = (date + dt.timedelta(days=1)).isoformat() + "T00:00:00.000000Z"
+    with sqlite3.connect(night.shop) as connection:
+        rows = connection.execute(
+            """
+            SELECT i.item_id, i.title, i.url, i.image_url, h.price, h.stock, i.currency FROM items i
+            JOIN item_history h ON h.item_id = i.item_id
+            WHERE h.valid_from = (SELECT MAX(valid_from) FROM item_history WHERE item_id = i.item_id AND valid_from < ?)
+              AND i.created_at < ? AND (i.delisted_at IS NULL OR i.delisted_at >= ?)
+            """,
+            (end, end, end),
+        ).fetchall()
+    return {row[0]: row[1:] for row in rows if row[5] > 0}
+
+
+def forbidden_of(night, date):
+    """user -> items that they have bought, wished for or put into the cart, by walking through the shop's events."""
+    end = (date + dt.timedelta(days=1)).isoformat() + "T00:00:00.000000Z"
+    start = FIRST_DAY.isoformat() + "T00:00:00.000000Z"
+    with sqlite3.connect(night.shop) as connection:
+        events = connection.execute(
+            """
+            SELECT user_id, item_id, event_type FROM events
+            WHERE received_at >= ? AND received_at < ? ORDER BY occurred_at, event_id
+            """,
+            (start, end),
+        ).fetchall()
+    assert len(events) > 10_000
+    bought, wished, cart = {}, set(), set()
+    for user, item, kind in events:
+        key = (user, item)
+        if kind == "purchase":
+            bought[key] = bought.get(key, 0) + 1
+            cart.discard(key)
+        elif kind == "refund":
+            bought[key] = bought.get(key, 0) - 1
+        elif kind == "wishlist_add":
+            wished.add(key)
+        elif kind == "wishlist_remove":
+            wished.discard(key)
+        elif kind == "cart_add":
+            cart.add(key)
+        elif kind == "cart_remove":
+            cart.discard(key)
+    forbidden = {}
+    for user, item in {key for key, net in bought.items() if net > 0} | wished | cart:
+        forbidden.setdefault(user, set()).add(item)
+    return forbidden
+
+
+@pytest.mark.parametrize("date", DAYS, ids=str)
+def test_every_mailed_user_sees_their_own_items(nights, date):
+    index = read_index(nights.lake).to_pylist()
+    catalog, mails, addresses = catalog_of(nights, date), mails_of(nights, date), address_of_users(nights)
+    lists = {row["user_id"]: [index[item] for item in row["item"]] for row in nights.rows("recommendations", date)}
+    planned = {row["user_id"] for row in nights.rows("chunks", date) if row["action"] == "upsert"}
+    assert len(planned) > USERS / 2
+    assert set(mails) == {addresses[user] for user in planned}
+    for user in planned:
+        fields = mails[addresses[user]]
+        assert fields["ryml_run"] == date.isoformat()
+        assert fields["ryml_count"] == str(len(lists[user]))
+        for slot in range(1, SETTINGS.slots + 1):
+            shown = tuple(fields[slot_field(slot, part)] for part in SLOT_PARTS)
+            if slot > len(lists[user]):
+                assert shown == ("", "", "", "")
+                continue
+            title, url, image, price, _, _ = catalog[lists[user][slot - 1]]
+            assert shown[:3] == (title, url, image)
+            assert f"{price:,.2f}" in shown[3]
+
+
+@pytest.mark.parametrize("date", DAYS, ids=str)
+def test_nobody_is_mailed_what_they_have_or_what_is_sold_out(nights, date):
+    index = read_index(nights.lake).to_pylist()
+    catalog, forbidden = catalog_of(nights, date), forbidden_of(nights, date)
+    looked_at = clashes = 0
+    for row in nights.rows("recommendations", date):
+        items = {index[item] for item in row["item"]}
+        assert len(items) == len(row["item"])
+        assert items <= set(catalog)
+        clashes += len(items & forbidden.get(row["user_id"], set()))
+        looked_at += len(items)
+    assert looked_at > 3 * USERS / 2
+    assert clashes == 0
+
+
+def test_users_who_lose_everything_are_cleared_and_not_mailed(nights):
+    addresses, cleared = address_of_users(nights), 0
+    for date in DAYS[1:]:
+        gone = {row["user_id"] for row in nights.rows("chunks", date) if row["action"] == "clear"}
+        assert nights.sent[date][1]["cleared"] == len(gone)
+        assert not {addresses[user] for user in gone} & set(mails_of(nights, date))
+        cleared += len(gone)
+    assert cleared > 0
+    names = dict(provider_rows(nights, "SELECT id, name FROM field_definitions"))
+    held = {
+        email: {names[key]: value for key, value in json.loads(fields).items()}
+        for email, fields in provider_rows(nights, "SELECT email, fields FROM contacts")
+    }
+    last = {row["user_id"] for row in nights.rows("chunks", DAYS[-1]) if row["action"] == "clear"}
+    for user in last:
+        fields = held[addresses[user]]
+        assert (fields["ryml_count"], fields["ryml_run"]) == ("0", DAYS[-1].isoformat())
+        assert {fields[slot_field(slot, part)] for slot in range(1, SETTINGS.slots + 1) for part in SLOT_PARTS} == {""}
+
+
+def test_users_without_a_subscription_or_an_address_are_withheld(nights):
+    end = (DAYS[0] + dt.timedelta(days=1)).isoformat() + "T00:00:00.000000Z"
+    with sqlite3.connect(nights.shop) as connection:
+        out = dict(
+            connection.execute("SELECT user_id, email FROM users WHERE unsubscribed_at < ? OR email IS NULL", (end,))
+        )
+    plan = {row["user_id"]: row for row in nights.rows("chunks", DAYS[0])}
+    assert len(out) > 10
+    assert {plan[user]["action"] for user in out if user in plan} == {"withheld"}
+    assert not {email for email in out.values() if email} & set(mails_of(nights, DAYS[0]))
+
+
+def test_the_books_balance(nights):
+    for date in DAYS:
+        plan, books, send = nights.sent[date]
+        assert plan["rows"] == plan["upsert"] + plan["clear"] + plan["unchanged"] + plan["withheld"]
+        assert books["delivered"] + books["cleared"] + books["quarantined"] == plan["upsert"] + plan["clear"]
+        assert (send["status"], send["recipients"]) == ("triggered", books["delivered"])
+        assert len(mails_of(nights, date)) == books["delivered"]
+
+
+def test_the_same_day_again_gives_the_same_bytes_and_no_second_send(nights, tmp_path):
+    again = Night(tmp_path, nights.shop, nights.provider)
+    before = {date: nights.lake.manifest(Partition("recommendations", date, SETTINGS.name)) for date in DAYS}
+    for date in DAYS:
+        again.build(date, run_id="another run")
+        manifest = again.lake.manifest(Partition("recommendations", date, SETTINGS.name))
+        assert [entry.sha256 for entry in manifest.files] == [entry.sha256 for entry in before[date].files]
+        assert manifest.folder != before[date].folder
+
+    triggers = "SELECT count(*) FROM single_sends WHERE status = 'triggered'"
+    upserts = len([exchange for exchange in nights.provider.exchanges if exchange.method == "PUT"])
+    assert provider_rows(nights, triggers) == [(len(DAYS),)]
+    for date in DAYS:
+        nights.build(date, run_id="a retry")
+        plan, books, send = nights.send(date, run_id="a retry")
+        first_plan, first_books, first_send = nights.sent[date]
+        assert (plan["upsert"], books["delivered"]) == (first_plan["upsert"], first_books["delivered"])
+        assert send["single_send_id"] == first_send["single_send_id"]
+    assert provider_rows(nights, triggers) == [(len(DAYS),)]
+    assert len([exchange for exchange in nights.provider.exchanges if exchange.method == "PUT"]) == upserts
+
+
+def test_no_address_stands_outside_the_users_table(nights):
+    """Canary: none of the shop's addresses is in any other file of the lake."""
+    looked_at = 0
+    for path in Path(nights.lake_uri).rglob("*.parquet"):
+        if path.relative_to(nights.lake_uri).parts[0] == "users":
+            continue
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        for name in table.column_names:
+            if str(table.schema.field(name).type) == "string":
+                assert not any("@" in (value or "") for value in table[name].to_pylist()), f"{path} {name}"
+                looked_at += 1
+    assert looked_at > 100

@@ -1,6 +1,8 @@
 """The Spark session of a job and the one shape its work has: a narrow map over user buckets or item blocks."""
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -14,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 def open_session(app_name: str) -> SparkSession:
     """Start or join the session; master, memory and the rest are the caller's (spark-submit, the Spark connection)."""
+    # Workers run this very interpreter unless the deployment names another: the machine's `python3` has no pyarrow.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return SparkSession.builder.appName(app_name).getOrCreate()
 
 

@@ -279,6 +279,34 @@ class Ledger:
                 .values(state=state, updated_at=self._clock().isoformat())
             )
 
+    def nights(self) -> list[dict[str, Any]]:
+        """Return every planned run with its counts and how far it got, newest first."""
+        confirmed = sa.func.sum(sa.case((_chunks.c.state == "confirmed", 1), else_=0))
+        per_run = (
+            sa.select(
+                _chunks.c.campaign, _chunks.c.send_date, sa.func.count().label("chunks"), confirmed.label("confirmed")
+            )
+            .group_by(_chunks.c.campaign, _chunks.c.send_date)
+            .subquery()
+        )
+        rows = (
+            sa.select(
+                _plans.c.campaign,
+                _plans.c.send_date,
+                _plans.c.counts.label("planned"),
+                sa.func.coalesce(per_run.c.chunks, 0).label("chunks"),
+                sa.func.coalesce(per_run.c.confirmed, 0).label("confirmed"),
+                _plans.c.reconciled_at.is_not(None).label("is_reconciled"),
+                _sends.c.state.label("send_state"),
+                _sends.c.recipients,
+            )
+            .outerjoin(per_run, _same_run(per_run))
+            .outerjoin(_sends, _same_run(_sends))
+            .order_by(_plans.c.send_date.desc(), _plans.c.campaign)
+        )
+        with self._engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(rows)]
+
     def _check_epoch(self, connection: sa.Connection, run: Run, claim: Claim) -> None:
         epoch = connection.scalar(
             sa.select(_chunks.c.epoch).where(*self._of(_chunks, run), _chunks.c.chunk == claim.plan.chunk)
@@ -292,6 +320,10 @@ class Ledger:
     @staticmethod
     def _of(table: sa.Table, run: Run) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
         return table.c.campaign == run.campaign, table.c.send_date == run.send_date.isoformat()
+
+
+def _same_run(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.campaign == _plans.c.campaign, table.c.send_date == _plans.c.send_date)
 
 
 # Two processes that open a new database at once: the one that loses gets "database is locked" at once, whatever the

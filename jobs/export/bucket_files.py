@@ -15,8 +15,8 @@ from jobs.lake.lake import Attempt
 from jobs.lake.manifest import FileEntry
 from schemas.tables import TABLES
 
-# Rows that wait over all buckets: at 100 to 300 bytes each, 100 to 300 MB at most, however many buckets there are.
-_WAITING_ROWS: Final = 2**20
+# Rows that wait over all buckets: at 100 to 300 bytes each, 50 to 150 MB at most, however many buckets there are.
+_WAITING_ROWS: Final = 2**19
 _MAX_GROUP_ROWS: Final = 65_536
 _MIN_GROUP_ROWS: Final = 1_024
 

@@ -11,7 +11,7 @@ would then be set aside.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Final, TypeVar
 
@@ -76,10 +76,12 @@ class Snapshot:
         dropped = self._duplicates(ids)
         collided = np.zeros(len(ids), np.bool_)
         if self._emails:
-            with_email = np.flatnonzero(_joined(self._has_email, np.bool_))
-            emails = _joined(self._emails, np.uint64)[with_email]
+            emails, has_email = _joined(self._emails, np.uint64), _joined(self._has_email, np.bool_)
+            # Users without an address share nothing: each gets a hash of its own, so that none is found twice.
+            emails[~has_email] = ids[~has_email]
             shared = repeated(emails)
-            collided[with_email[shared]] = has_several(emails[shared], ids[with_email[shared]])
+            shared = shared[has_email[shared]]
+            collided[shared] = has_several(emails[shared], ids[shared])
         start = 0
         for rows in self._batches():
             part = slice(start, start + rows.num_rows)
@@ -163,5 +165,8 @@ def has_several(groups: Hashes, members: Hashes) -> Mask:
     return marked
 
 
-def _joined(parts: Sequence[npt.NDArray[Kind]], kind: type[Kind]) -> npt.NDArray[Kind]:
-    return np.concatenate(parts) if parts else np.empty(0, kind)
+def _joined(parts: list[npt.NDArray[Kind]], kind: type[Kind]) -> npt.NDArray[Kind]:
+    """Join the parts and empty their list: at ten million users each copy is 80 MB."""
+    joined = np.concatenate(parts) if parts else np.empty(0, kind)
+    parts.clear()
+    return joined

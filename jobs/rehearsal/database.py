@@ -1,7 +1,8 @@
 """The rehearsal provider's SQLite file: tables, one writer, a reader per thread.
 
-Measured on two shared cores (Python 3.11, SQLite 3.40): 4,000 contacts with 27 custom fields (6.5 MB of JSON) are
-merged in about 60 ms. `synchronous=NORMAL` in WAL mode keeps every committed transaction when the process dies.
+Measured with bench/rehearsal_intake.py on two shared cores (120,000 and 200,000 contacts of 27 custom fields, 1.45 kB,
+two threads of the real client): 27,000 to 36,000 contacts/s are created, 17,000 to 25,000/s updated, 260,000/s mailed.
+`synchronous=NORMAL` in WAL mode keeps every committed transaction when the process dies.
 """
 
 import sqlite3

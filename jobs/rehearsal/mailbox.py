@@ -20,6 +20,7 @@ from jobs.rehearsal.suppressions import GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES
 
 MAILS_PER_PAGE: Final = 25
 SENDS_SHOWN: Final = 30
+PREVIEW_CHARACTERS: Final = 160
 _PAGES: Final = Path(__file__).parent / "pages"
 PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; form-action 'self'; "
@@ -58,6 +59,12 @@ class Mail:
     html: str
     text: str
     fields: Mapping[str, str]
+
+    @property
+    def preview(self) -> str:
+        """Give the beginning of the text, as lists of mails show it after the subject."""
+        words = " ".join(self.text.split())
+        return words.removeprefix(self.subject).strip()[:PREVIEW_CHARACTERS]
 
 
 class Mailbox:

@@ -27,7 +27,7 @@ def picture(item: str) -> str:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320" width="320" height="320" role="img">'
         f'<rect width="320" height="320" fill="{paper}"/>'
-        f'<g fill="{ink}" stroke="{ink}" stroke-width="0" fill-opacity="0.85">{shape}</g>'
+        f'<g fill="{ink}" stroke="{ink}" stroke-width="0" opacity="0.85">{shape}</g>'
         f'<text x="160" y="284" text-anchor="middle" font-family="Helvetica,Arial,sans-serif" font-size="36" '
         f'font-weight="700" fill="{ink}">{label}</text></svg>'
     )

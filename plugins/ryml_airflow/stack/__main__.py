@@ -55,6 +55,11 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
     except RymlError as error:
         terminal.failure(str(error))
         return error.exit_status
+    except OSError as error:
+        terminal.failure(
+            f"{error}; expected to read and write below {root / '.airflow'}. Check the free disk space and permissions."
+        )
+        return 1
     except InterruptedBySignalError as error:
         return error.exit_status
 

@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]  # no type information is publishe
 MARKER = "RYML_STACK_ROOT"
 # setproctitle, which Airflow uses, overwrites the environment that other processes can see unless told not to.
 MARKER_STAYS_READABLE = {"SPT_NOENV": "1"}
-LEADERS_SECONDS = 2.0  # an Airflow component without running tasks needs 0.3 to 1.6 s to end
+LEADERS_SHARE = 0.4  # of the grace: 2 of 5 s; an Airflow component without running tasks ends in 0.3 to 1.6 s
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0  # a process that the kernel has not ended by then hangs in a device and can not be ended
 
@@ -89,7 +89,7 @@ def end_all(
         if passed_seconds >= grace_seconds or hurry():
             break
         for pid in running:
-            identity, is_everybody = (pid, fingerprint(pid)), passed_seconds >= LEADERS_SECONDS
+            identity, is_everybody = (pid, fingerprint(pid)), passed_seconds >= LEADERS_SHARE * grace_seconds
             if (is_everybody or identity in leaders) and (*identity, is_everybody) not in asked:
                 asked.add((*identity, is_everybody))
                 _send(pid, signal.SIGTERM)

@@ -9,7 +9,7 @@ from typing import Any
 from schemas.errors import ConfigError
 
 DEMO_SOURCE = "demo_shop"
-# Fixed, so that everybody who types `make run` sees the same figures.
+# The night of the demo where its settings file names none: fixed, so that everybody sees the same figures.
 DEMO_DATE = date(2026, 11, 2)
 HISTORY_DAYS = 60  # days of the demo shop up to and with its first night; its settings file asks for as many
 SHOP_SEED = 7
@@ -46,12 +46,12 @@ class RunSettings:
     @property
     def work(self) -> Path:
         """The folder of this source and size, so that two shops never mix."""
-        return work_folder(self.root, self.source.name, self.users, self.dates[0])
+        return work_folder(self.root, self.source, self.users, self.dates[0])
 
     @property
     def shop_first_date(self) -> date:
         """The demo shop's first day: the same for every date after the default, so that later days extend one shop."""
-        return _first_shop_day(min(self.dates[0], DEMO_DATE))
+        return _first_shop_day(min(self.dates[0], self.source.default_date or DEMO_DATE))
 
     @property
     def ui_url(self) -> str:
@@ -74,12 +74,12 @@ class RunSettings:
         return self.root / ".airflow" / "secrets"
 
 
-def work_folder(root: Path, source_name: str, users: int, first_date: date) -> Path:
+def work_folder(root: Path, source: Source, users: int, first_date: date) -> Path:
     """Name the work folder: only the demo shop has a size, and a shop that begins earlier is another shop."""
-    name = source_name
-    if source_name == DEMO_SOURCE:
-        name = f"{source_name}-{users}"
-        if first_date < DEMO_DATE:
+    name = source.name
+    if source.name == DEMO_SOURCE:
+        name = f"{source.name}-{users}"
+        if first_date < (source.default_date or DEMO_DATE):
             name = f"{name}-from-{_first_shop_day(first_date)}"
     return root / ".airflow" / "work" / name
 
@@ -109,13 +109,17 @@ def read_source(path: Path) -> Source:
     return Source(path, name, _default_date(path, content.get("default_date")), content.get("data_folder"))
 
 
-def resolve_data(root: Path, source: Source, given: str | None, demo_database: Path) -> str | None:
+def resolve_data(source: Source, given: str | None, demo_database: Path) -> str | None:
     """Say where the data is: as given, else the demo's own database, else the settings file's `data_folder`.
 
-    A relative folder counts from the repository root. A URL (with ://) stays as it is.
+    A given folder counts from where the command is typed, the settings file's from the file. A URL (with ://) stays.
     """
-    place = given or (str(demo_database) if source.name == DEMO_SOURCE else source.data_folder)
-    return place if place is None or "://" in place else str((root / Path(place).expanduser()).resolve())
+    if given:
+        return given if "://" in given else str(Path(given).expanduser().resolve())
+    if source.name == DEMO_SOURCE:
+        return str(demo_database)
+    folder = source.data_folder
+    return folder if folder is None or "://" in folder else str((source.path.parent / folder).resolve())
 
 
 def _first_shop_day(first_night: date) -> date:

@@ -4,18 +4,17 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from ryml_airflow.stack.interruption import Interruption
+from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption
 from ryml_airflow.stack.processes import MARKER, MARKER_STAYS_READABLE, end_all, fingerprint, members
 from ryml_airflow.stack.stack_file import RecordedProcess, StackRecord, remove_record, write_record
 from schemas.errors import RymlError
 
 # One stop in three, triggerer or DAG processor miss that their own child has ended and wait for 10 s; the scheduler
-# waits for its workers without limit. What is worth waiting for is done within 3 s, and every job survives being killed.
+# waits for its workers without limit. What is worth waiting for is done in 3 s, and every job survives being killed.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 20
@@ -42,25 +41,41 @@ class Supervisor:
     """
 
     def __init__(
-        self, *, root: Path, url: str, logs: Path, environment: Mapping[str, str], interruption: Interruption
+        self,
+        *,
+        root: Path,
+        url: str,
+        logs: Path,
+        environment: Mapping[str, str],
+        interruption: Interruption,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Take over an empty stack; nothing is started yet."""
+        """Prepare; nothing is started yet. `url` is for those who find the stack running."""
         self._root = root
+        self._grace_seconds = grace_seconds
         self._logs = logs
         self._environment = {**environment, MARKER: str(root), **MARKER_STAYS_READABLE}
         self._interruption = interruption
         self._parts: dict[str, _Part] = {}
         self._record = StackRecord(url, ())
 
-    def __enter__(self) -> Self:
-        """Write down the launcher, so that it can be found and stopped from now on."""
+    def run(self, body: Callable[[], int]) -> int:
+        """Call the body, which starts the parts; when it is over, however it ends, no process is left. Give its result.
+
+        The launcher is written down first, so that it can be found and stopped all the while.
+        """
         self._logs.mkdir(parents=True, exist_ok=True)
         self._write_down("launcher", os.getpid())
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Forget the stack, which `stop` has ended."""
-        remove_record(self._root)
+        try:
+            try:
+                return body()
+            finally:
+                self._stop()
+        except InterruptedBySignalError:
+            self._stop()  # the signal may have come in the middle of the line above; it comes only once
+            raise
+        finally:
+            remove_record(self._root)
 
     def start(self, name: str, command: Sequence[str], *, is_service: bool) -> None:
         """Start one part; its output replaces the log of its last start."""
@@ -103,13 +118,12 @@ class Supervisor:
             if status is not None and (part.is_service or status != 0):
                 raise PartDiedError(_obituary(part, status))
 
-    def stop(self) -> None:
-        """End every process of the stack, whatever became of it."""
+    def _stop(self) -> None:
         recorded = [(process.pid, process.fingerprint) for process in self._record.processes]
         end_all(
             lambda: members(self._root, recorded),
             leaders=recorded,
-            grace_seconds=GRACE_SECONDS,
+            grace_seconds=self._grace_seconds,
             reap=self._reap,
             hurry=lambda: self._interruption.is_impatient,
         )

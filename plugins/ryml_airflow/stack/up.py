@@ -96,8 +96,8 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
         if first is None:
             problems.append(f"{source.path}: no default_date; expected one, or a date given. Type: make run DATE=...")
         else:
-            demo_database = work_folder(options.root, source.name, options.users, first) / "shop.db"
-            data = resolve_data(options.root, source, options.data, demo_database)
+            demo_database = work_folder(options.root, source, options.users, first) / "shop.db"
+            data = resolve_data(source, options.data, demo_database)
             settings = RunSettings(
                 root=options.root,
                 source=source,
@@ -141,23 +141,31 @@ class _Stack:
 
     def run(self) -> int:
         """Start, run, stay; whatever happens, nothing is left running."""
-        with self._supervisor:
-            try:
-                try:
-                    return self._start_and_stay()
-                except RymlError as error:
-                    self._terminal.failure(str(error))
-                    return error.exit_status
-                finally:
-                    self._stop()
-            except InterruptedBySignalError:
-                # The signal may have come while the lines above were stopping; it comes only once.
-                self._stop()
-                if self._is_batch_done:
-                    return 0
-                raise
+        try:
+            return self._supervisor.run(self._start_and_stay)
+        except InterruptedBySignalError:
+            if self._is_batch_done:
+                return 0
+            raise
+        finally:
+            self._terminal.line("Stopped.")
 
     def _start_and_stay(self) -> int:
+        try:
+            failure = self._start_and_run()
+            self._is_batch_done = failure is None
+            if failure is not None:
+                self._terminal.failure(str(failure))
+            if not self._settings.leaves_after_batch:
+                self._stay()
+            return 0 if failure is None else failure.exit_status
+        except RymlError as error:
+            self._terminal.failure(str(error))
+            return error.exit_status
+        finally:
+            self._terminal.line("Stopping ...")
+
+    def _start_and_run(self) -> RymlError | None:
         began = time.monotonic()
         with self._terminal.live(), closing(AirflowApi(self._settings.ui_url, pause=self._pause)) as api:
             started_at = datetime.now(UTC)
@@ -167,14 +175,7 @@ class _Stack:
             self._doing("Airflow reads the DAGs", began)
             night.wait_until_parsed(since=started_at)
             self._terminal.line(f"Airflow is up after {time.monotonic() - began:.1f} s: {self._settings.ui_url}")
-            failure = self._run_dates(night, began)
-        if failure is None:
-            self._is_batch_done = True
-        else:
-            self._terminal.failure(str(failure))
-        if not self._settings.leaves_after_batch:
-            self._stay()
-        return 0 if failure is None else failure.exit_status
+            return self._run_dates(night, began)
 
     def _start(self, api: AirflowApi, started_at: datetime) -> None:
         settings, began = self._settings, time.monotonic()
@@ -257,12 +258,6 @@ class _Stack:
 
     def _doing(self, what: str, began: float) -> None:
         self._terminal.doing(what, seconds=time.monotonic() - began)
-
-    def _stop(self) -> None:
-        with self._terminal.live():
-            self._terminal.doing("stopping")
-            self._supervisor.stop()
-        self._terminal.line("Stopped.")
 
 
 def _binary(name: str) -> str:

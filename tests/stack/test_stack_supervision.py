@@ -1,0 +1,198 @@
+"""No process outlives the stack: not when a part dies, not after a signal at any moment, not after kill -9."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ryml_airflow.stack.down import down
+from ryml_airflow.stack.processes import MARKER, fingerprint, members
+from ryml_airflow.stack.stack_file import (
+    RecordedProcess,
+    StackRecord,
+    read_record,
+    record_path,
+    stack_lock,
+    write_record,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCHER = Path(__file__).with_name("tiny_launcher.py")
+# Per service: the shell, its child, the session of its own, the one that ignores SIGTERM and what that sleeps in.
+FAMILY_SIZE = 4
+
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Starts tiny launchers, each with its own root; ends whatever they leave, so that one failure stays one."""
+    roots: list[Path] = []
+    launchers: list[subprocess.Popen[str]] = []
+
+    def start(scenario: str, name: str = "root") -> subprocess.Popen[str]:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        roots.append(root)
+        launcher = subprocess.Popen(
+            [sys.executable, str(LAUNCHER), str(root), scenario],
+            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        launchers.append(launcher)
+        return launcher
+
+    yield start
+    for launcher in launchers:
+        launcher.kill()
+        launcher.communicate()
+    for root in roots:
+        for pid in members(root, []):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def launched_and_ready(launch: Launch, root: Path) -> subprocess.Popen[str]:
+    launcher = launch("stays", root.name)
+    wait_for(lambda: (root / "ready").exists() and len(members(root, [])) >= 3 * FAMILY_SIZE)
+    return launcher
+
+
+def test_a_stack_that_ends_by_itself_leaves_nothing(launch: Launch, tmp_path: Path) -> None:
+    launcher = launch("ends")
+    assert launcher.wait(20) == 0
+    assert (tmp_path / "root" / "started-2").exists()
+    assert members(tmp_path / "root", []) == []
+    assert not record_path(tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "expected"),
+    [("dies", ["mortal ended with status 9", "last words"]), ("fails", ["failing ended with status 3", "no good"])],
+)
+def test_when_a_part_dies_it_is_named_and_the_rest_ends(
+    launch: Launch, tmp_path: Path, scenario: str, expected: list[str]
+) -> None:
+    launcher = launch(scenario)
+    output, _ = launcher.communicate(timeout=20)
+    assert launcher.returncode == 1
+    assert all(text in output for text in expected)
+    assert members(tmp_path / "root", []) == []
+
+
+def test_a_signal_at_any_moment_leaves_nothing(launch: Launch, tmp_path: Path) -> None:
+    """Two dozen launchers, each stopped at a moment of its own; some of them twice, as by an impatient hand."""
+    generator = random.Random(4)
+    launchers = []
+    for number in range(24):
+        launcher = launch("stays", f"root-{number}")
+        numbers = [generator.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])]
+        numbers += [signal.SIGINT] * (number % 3 == 0)
+        # Until its handlers are there a launcher dies of the signal as any program does, and has started nothing.
+        time.sleep(0.1)
+        launchers.append((launcher, tmp_path / f"root-{number}", numbers, generator.uniform(0, 1.5)))
+    began = time.monotonic()
+    for launcher, _, numbers, delay_seconds in sorted(launchers, key=lambda entry: entry[3]):
+        time.sleep(max(0.0, began + delay_seconds - time.monotonic()))
+        for sent in numbers:
+            launcher.send_signal(sent)
+            time.sleep(0.01)
+    with_children = 0
+    for launcher, root, numbers, _ in launchers:
+        status = launcher.wait(30)
+        assert status in (128 + numbers[0], -numbers[0], *(-sent for sent in numbers[1:])), (root, numbers, status)
+        assert members(root, []) == [], root
+        if (root / "started-0").exists():
+            with_children += 1
+            assert not record_path(root).exists()
+    assert with_children >= 8  # else the moments were badly chosen, and the test showed little
+
+
+def test_stop_from_another_terminal(launch: Launch, tmp_path: Path) -> None:
+    launcher = launched_and_ready(launch, tmp_path / "root")
+    assert down(tmp_path / "root") == "Stopped."
+    assert launcher.wait(5) == 128 + signal.SIGTERM
+    assert members(tmp_path / "root", []) == []
+
+
+def test_stop_after_the_launcher_was_killed(launch: Launch, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    launcher = launched_and_ready(launch, root)
+    left = set(members(root, [])) - {launcher.pid}
+    launcher.kill()
+    launcher.wait()
+    assert len(left) >= 3 * FAMILY_SIZE
+    assert all(fingerprint(pid) for pid in left if psutil.pid_exists(pid))
+    assert "had lost their launcher" in down(root)
+    assert members(root, []) == []
+    assert not record_path(root).exists()
+    assert down(root) == "Nothing was running."
+
+
+def test_stop_without_a_record_finds_processes_by_their_marker(launch: Launch, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    launcher = launched_and_ready(launch, root)
+    launcher.kill()
+    launcher.wait()
+    record_path(root).write_text('{"url": "http://127.')
+    assert "had lost their launcher" in down(root)
+    assert members(root, []) == []
+
+
+@pytest.mark.parametrize("is_recycled", [True, False])
+def test_a_recycled_pid_is_never_killed(tmp_path: Path, is_recycled: bool) -> None:
+    """The record names a pid that now is somebody else's; with the true fingerprint the same process is ended."""
+    (tmp_path / ".airflow").mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as bystander:
+        true = fingerprint(bystander.pid)
+        assert true is not None
+        other = str(int(true.rpartition("/")[2]) - 1) if "/" in true else "0.00"
+        written = f"{true.rpartition('/')[0]}/{other}" if is_recycled else true
+        processes = tuple(RecordedProcess(name, bystander.pid, written) for name in ("launcher", "scheduler"))
+        write_record(tmp_path, StackRecord("http://127.0.0.1:1", processes))
+        if is_recycled:
+            assert down(tmp_path) == "Nothing was running."
+            assert bystander.poll() is None
+            bystander.kill()
+        else:
+            down(tmp_path)
+            assert bystander.wait(5) == -signal.SIGTERM
+
+
+def test_a_process_of_another_checkout_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"], env={**os.environ, MARKER: str(tmp_path / "other")}) as bystander:
+        wait_for(lambda: members(tmp_path / "other", []) == [bystander.pid])
+        assert members(tmp_path, []) == []
+        assert down(tmp_path) == "Nothing was running."
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_only_one_launcher_at_a_time(launch: Launch, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    first = launched_and_ready(launch, root)
+    assert launch("stays").wait(10) == 77
+    record = read_record(root)
+    assert record is not None
+    assert record.launcher is not None
+    assert record.launcher.pid == first.pid
+    assert record.launcher.is_running
+    first.kill()
+    first.wait()
+    with stack_lock(root) as is_held:  # children of the killed launcher live on, but do not hold its lock
+        assert members(root, []) != []
+        assert is_held

@@ -7,6 +7,7 @@ it, so a worker that was replaced and wakes up changes nothing. Instants are the
 import datetime as dt
 import json
 import secrets
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -309,7 +310,9 @@ class Ledger:
 
     def _check_epoch(self, connection: sa.Connection, run: Run, claim: Claim) -> None:
         epoch = connection.scalar(
-            sa.select(_chunks.c.epoch).where(*self._of(_chunks, run), _chunks.c.chunk == claim.plan.chunk)
+            sa.select(_chunks.c.epoch)
+            .where(*self._of(_chunks, run), _chunks.c.chunk == claim.plan.chunk)
+            .with_for_update()
         )
         if epoch != claim.epoch:
             raise GateError(
@@ -326,14 +329,8 @@ def _same_run(table: sa.FromClause) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.campaign == _plans.c.campaign, table.c.send_date == _plans.c.send_date)
 
 
-# Two processes that open a new database at once: the one that loses gets "database is locked" at once, whatever the
-# time-out says.
-@retry(
-    retry=retry_if_exception_type(Exception),
-    stop=stop_after_delay(10),
-    wait=wait_random_exponential(0.05),
-    reraise=True,
-)
+# Of two processes that open a new database at once, one gets "database is locked" whatever the time-out says.
+@retry(retry=retry_if_exception_type(sqlite3.OperationalError), stop=stop_after_delay(10), wait=_WAIT, reraise=True)
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by the engine's own event, not by the driver
     cursor = connection.cursor()

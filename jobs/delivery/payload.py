@@ -6,6 +6,7 @@ of the speed. The same rows give the same bytes.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +23,9 @@ from schemas.mail_fields import COUNT, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID
 MAX_CONTACTS: Final = 30_000
 MAX_BYTES: Final = 5_500_000
 _SYMBOLS: Final = {"EUR": "€", "GBP": "£", "USD": "$"}
+
+# Between two braces of a kind: a template engine must not find its own marks in a title.
+_BRACES: Final = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})")
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def _price_text(price: Decimal, currency: str) -> str:
 
 def _json_text(text: str) -> str:
     clean = "".join(character for character in text if character.isprintable())
-    return json.dumps(clean.replace("{{", "{ {").replace("}}", "} }")[:TEXT_LIMIT], ensure_ascii=False)
+    return json.dumps(_BRACES.sub(" ", clean)[:TEXT_LIMIT], ensure_ascii=False)
 
 
 def _escape(texts: pa.StringArray) -> pa.StringArray:

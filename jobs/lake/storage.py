@@ -1,15 +1,18 @@
 """Files of the lake, on a local folder or on S3: data through pyarrow, the conditional put through boto3.
 
 `replace_if` is the only write that readers can notice. It is atomic and durable: locally a synced temporary file,
-`os.replace` and a directory sync under a lock; on S3 one conditional put.
+`os.replace` and a directory sync under a lock; on S3 one conditional put. `list_files` and `delete_if` are there for
+expiry alone: readers start from a manifest and never list.
 """
 
 import contextlib
+import datetime as dt
 import fcntl
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
@@ -18,6 +21,17 @@ import pyarrow as pa
 from pyarrow import fs
 
 from schemas.errors import ConfigError, PublishConflictError, StorageError
+
+_LOCK_NAME = ".publish.lock"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a listing finds it."""
+
+    path: str
+    size_bytes: int
+    modified_at: dt.datetime
 
 
 class Storage(Protocol):
@@ -39,6 +53,15 @@ class Storage(Protocol):
 
     def delete_folder(self, path: str) -> None:
         """Delete everything under the path; nothing there is fine."""
+
+    def delete_if(self, path: str, expected: bytes) -> None:
+        """Delete the file if it still holds `expected`; a file that is gone already is fine.
+
+        Raises: PublishConflictError if somebody wrote it meanwhile.
+        """
+
+    def list_files(self, path: str) -> Iterator[StoredFile]:
+        """Go through all files under the path, in byte order of their paths; nothing there is fine."""
 
 
 def open_storage(uri: str) -> Storage:
@@ -95,7 +118,7 @@ class LocalStorage:
     def replace_if(self, path: str, data: bytes, expected: bytes | None) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent / ".publish.lock"):
+        with _locked(target.parent / _LOCK_NAME):
             if self.read(path) != expected:
                 raise PublishConflictError(_conflict(f"{self.root}/{path}"))
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -114,6 +137,28 @@ class LocalStorage:
         for item in sorted(folder.rglob("*"), reverse=True):
             item.rmdir() if item.is_dir() and not item.is_symlink() else item.unlink()
         folder.rmdir()
+
+    def delete_if(self, path: str, expected: bytes) -> None:
+        target = self.folder / path
+        if not target.exists():
+            return
+        # The lock file stays: a writer that already waits for it would otherwise hold another lock than the next one.
+        with _locked(target.parent / _LOCK_NAME):
+            found = self.read(path)
+            if found is None:
+                return
+            if found != expected:
+                raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+            target.unlink()
+            _sync_folder(target.parent)
+
+    def list_files(self, path: str) -> Iterator[StoredFile]:
+        for item in sorted((self.folder / path).rglob("*"), key=Path.as_posix):
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                if item.name != _LOCK_NAME and not item.is_dir():
+                    found = item.stat(follow_symlinks=False)
+                    modified_at = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
+                    yield StoredFile(item.relative_to(self.folder).as_posix(), found.st_size, modified_at)
 
 
 class S3Storage:
@@ -150,12 +195,7 @@ class S3Storage:
 
         if self.read(path) != expected:
             raise PublishConflictError(_conflict(f"{self.root}/{path}"))
-        # The ETag of a single-part put is the MD5 of its bytes (not a security use): no second look-up, no race.
-        condition = (
-            {"IfNoneMatch": "*"}
-            if expected is None
-            else {"IfMatch": f'"{hashlib.md5(expected, usedforsecurity=False).hexdigest()}"'}
-        )
+        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": _etag(expected)}
         try:
             self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, **condition)  # type: ignore[arg-type]
         except ClientError as error:
@@ -170,6 +210,34 @@ class S3Storage:
     def delete_folder(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_dir(f"{self.bucket}/{self._key(path)}")
+
+    def delete_if(self, path: str, expected: bytes) -> None:
+        from botocore.exceptions import ClientError
+
+        found = self.read(path)
+        if found is None:
+            return
+        if found != expected:
+            raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+        try:
+            # Stores that do not know the condition on a delete ignore it; the comparison above then narrows the race.
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(path), IfMatch=_etag(expected))
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise PublishConflictError(_conflict(f"{self.root}/{path}")) from error
+            raise StorageError(
+                f"{self.root}/{path}: S3 refused the delete ({code}); check bucket and rights"
+            ) from error
+
+    def list_files(self, path: str) -> Iterator[StoredFile]:
+        start = len(self._key(""))
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(path) + "/")
+        for page in pages:
+            for item in page.get("Contents", []):
+                if item["Key"].endswith("/"):  # what pyarrow leaves so that a folder stays when it is empty
+                    continue
+                yield StoredFile(item["Key"][start:], item["Size"], item["LastModified"].astimezone(dt.UTC))
 
 
 class HashingFile:
@@ -213,6 +281,11 @@ class HashingFile:
 
     def as_arrow(self) -> pa.NativeFile:
         return pa.PythonFile(self, mode="w")
+
+
+def _etag(data: bytes) -> str:
+    """The ETag of a single-part put is the MD5 of its bytes (not a security use): no second look-up, no race."""
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
 def _conflict(path: str) -> str:

@@ -105,6 +105,19 @@ def test_titles_and_prices_never_become_elements(payload: str) -> None:
     assert "".join(attacked.text).count(payload) == 2 * SLOTS
 
 
+@pytest.mark.parametrize("payload", [*XSS, "x onerror=alert(1) y", "x' onerror='alert(1)", "x\tstyle=position:fixed"])
+def test_no_field_at_all_leaves_its_place(payload: str) -> None:
+    plain = Elements(render(TEMPLATE.html, contact(SLOTS)))
+    fields = {
+        name: payload if name.startswith("ryml_") and name != RUN else value for name, value in contact(6).items()
+    }
+    attacked = Elements(render(TEMPLATE.html, fields))
+    assert attacked.tags == plain.tags
+    assert [(tag, name) for tag, name, _ in attacked.attributes] == [(tag, name) for tag, name, _ in plain.attributes]
+    assert attacked.values("img", "src") == [payload] * SLOTS
+    assert attacked.values("a", "href")[:SLOTS] == [payload] * SLOTS
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_at_all_becomes_an_element(value: str) -> None:

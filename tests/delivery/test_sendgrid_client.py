@@ -323,6 +323,19 @@ def test_a_broken_wire_is_retryable(odd_server: tuple[str, dict[str, str]], how:
         provider.single_send(how)
 
 
+def test_a_redirect_is_not_followed_with_the_key(
+    failing_server: RehearsalServer, odd_server: tuple[str, dict[str, str]]
+) -> None:
+    elsewhere, heard = odd_server
+    failing_server.fault = answering(302, b"", {"Location": f"{elsewhere}/csv"})
+    provider = SendGridProvider(failing_server.api_key, failing_server.host)
+    with pytest.raises(RejectedMailError, match="302"):
+        provider.list_size("x")
+    with pytest.raises(RejectedMailError, match="302"):
+        provider.import_errors(f"{failing_server.host}/v3/errors")
+    assert heard == {}
+
+
 def test_no_proxy_stands_between_this_machine_and_itself(
     odd_server: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, rehearsal_server: RehearsalServer
 ) -> None:

@@ -147,7 +147,13 @@ def make_parquet(folder: Path, rows: Rows) -> Path:
     return folder / "files.toml"
 
 
-SQL_TYPES = {"occurred_at": "TIMESTAMPTZ", "quantity": "BIGINT", "stock": "INTEGER", "is_subscribed": "BOOLEAN"}
+SQL_TYPES = {
+    "quantity": "BIGINT",
+    "stock": "INTEGER",
+    "is_subscribed": "BOOLEAN",
+    "price": "NUMERIC(12, 2)",
+    "rating": "REAL",
+}
 
 
 def make_sqlite(folder: Path, rows: Rows) -> Path:
@@ -161,12 +167,12 @@ def make_sqlite(folder: Path, rows: Rows) -> Path:
     return sql_settings(folder, 'uri = "sqlite:///{data}"\ndata_path = "shop.sqlite"')
 
 
-def make_postgresql(folder: Path, rows: Rows, uri: str) -> Path:
+def make_postgresql(folder: Path, rows: Rows, uri: str, instant: str = "TIMESTAMPTZ") -> Path:
     import adbc_driver_postgresql.dbapi as postgresql
 
     with postgresql.connect(uri) as connection, connection.cursor() as cursor:
         for table, values in rows.items():
-            kinds = SQL_TYPES | {"price": "NUMERIC(12, 2)", "rating": "REAL"}
+            kinds = SQL_TYPES | {"occurred_at": instant}
             columns = ", ".join(f"{name} {kinds.get(name, 'TEXT')}" for name in COLUMNS[table])
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
             cursor.execute(f"CREATE TABLE {table} (n SERIAL PRIMARY KEY, {columns})")

@@ -55,9 +55,12 @@ def test_the_same_shop_gives_the_same_bytes_from_every_kind_of_source(tmp_path, 
     assert len({str(content) for content in contents.values()}) == 1
 
 
-def test_postgresql_gives_the_bytes_of_the_files(tmp_path, postgresql_uri):
+@pytest.mark.parametrize("instant", ["TIMESTAMPTZ", "TIMESTAMP"])
+def test_postgresql_gives_the_bytes_of_the_files(tmp_path, postgresql_uri, instant):
+    # The server's own time zone is New York's: columns without a zone are UTC all the same.
     files = Export(tmp_path / "files", make_csv(tmp_path, shop_rows()))
-    server = Export(tmp_path / "server", make_postgresql(tmp_path, shop_rows(), postgresql_uri), postgresql_uri)
+    settings = make_postgresql(tmp_path, shop_rows(), postgresql_uri, instant)
+    server = Export(tmp_path / "server", settings, postgresql_uri)
     for table in EXPORTED:
         files.run(table)
         server.run(table)
@@ -280,9 +283,11 @@ def test_the_database_is_where_data_says(tmp_path):
 def test_sqlite_columns_may_change_their_type_after_any_number_of_rows(tmp_path):
     rows = shop_rows()
     head = [("u", "i", "view", "2026-03-02", 1, None)] * 70_000
-    rows["events"] = [*head, ("u", "i", "view", "2026-03-02", "2", 2.5), ("u", "i", "view", "2026-03-02", 3.0, "7")]
-    result = Export(tmp_path / "lake", make_sqlite(tmp_path, rows)).run("events")
-    assert result["rows"] == 70_002
+    rows["events"] = [*head, ("u", "i", "view", "2026-03-02", "2", 2.5), ("u", "i", "view", "2026-03-02", 3.0, "x")]
+    export = Export(tmp_path / "lake", make_sqlite(tmp_path, rows))
+    result = export.run("events")
+    assert (result["rows"], result["quarantined_by_reason"]) == (70_001, {"bad_price": 1})
+    assert export.read("quarantine_events").column("source_position").to_pylist() == [70_002]
 
 
 def test_a_full_disk_leaves_nothing_behind(csv_shop, monkeypatch):

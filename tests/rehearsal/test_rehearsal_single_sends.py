@@ -176,6 +176,20 @@ def test_a_later_time_is_kept_and_can_be_taken_back(shop: Rehearsal, clock: Cloc
     assert (work(shop), len(mailed(shop))) == (1, 1)
 
 
+def test_a_send_that_is_triggered_while_it_is_scheduled_again_stays_triggered(
+    shop: Rehearsal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = new_list(shop)
+    push(shop, everyone, "a@example.com")
+    settle(shop, clock)
+    send = draft(shop, everyone)
+    shop.single_sends.schedule(send, NOW, clock())
+    monkeypatch.setattr(shop.single_sends, "_missing", lambda row: [] if work(shop) else [])
+    with pytest.raises(ApiError, match="triggered already"):
+        shop.single_sends.schedule(send, NOW, clock())
+    assert (status(shop, send), len(mailed(shop))) == ("triggered", 1)
+
+
 def test_an_empty_or_deleted_list_mails_nobody(shop: Rehearsal, clock: Clock) -> None:
     everyone = new_list(shop)
     push(shop, everyone, "a@example.com")
@@ -278,9 +292,10 @@ def test_a_send_that_is_broken_off_is_done_once_by_the_next_server(tmp_path: Pat
     assert work(shop) == 1
     send = draft(shop, everyone)
     shop.single_sends.schedule(send, NOW, clock())
-    with shop.database.write() as connection:  # the insert of the mails fails after half of them
+    with shop.database.write() as connection:  # fails after the mails are in, before the status is
         connection.execute(
-            "CREATE TRIGGER broken BEFORE INSERT ON mails WHEN new.contact = 250 BEGIN SELECT raise(ABORT, 'full'); END"
+            "CREATE TRIGGER broken BEFORE UPDATE ON single_sends WHEN new.status = 'triggered' "
+            "BEGIN SELECT raise(ABORT, 'full'); END"
         )
     with pytest.raises(sqlite3.IntegrityError, match="full"):
         shop.work_once()

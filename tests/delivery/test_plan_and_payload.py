@@ -1,0 +1,226 @@
+"""Plan and payload against plain Python: one action per user, every slot written, nobody's items under another name."""
+
+import datetime as dt
+import itertools
+import json
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.delivery import payload
+from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
+from jobs.delivery.plan import plan_bucket
+from jobs.delivery.ramp import ramp_offsets
+from jobs.lake.buckets import bucket_of, keyed_hash
+from jobs.reconcile_push import mirror_bucket
+from schemas.mail_fields import SLOT_PARTS, all_fields, slot_field
+from schemas.tables import CATALOG, CHUNKS, MIRROR, RECEIPTS, RECOMMENDATIONS, USERS
+
+KEY = "0123456789abcdef"
+USER_IDS = ["7", "007", "ann", "Ann", "ann ", "ü", "zoë"]
+
+user_list = st.dictionaries(st.sampled_from(USER_IDS), st.lists(st.integers(0, 9), max_size=3, unique=True))
+people = st.dictionaries(
+    st.sampled_from(USER_IDS), st.tuples(st.booleans(), st.booleans(), st.booleans())
+)  # has an address, subscribed, suppressed
+
+
+def lists_table(lists, schema, extra):
+    rows = [{"user_id": user, "item": items, **extra(items)} for user, items in sorted(lists.items(), key=by_bytes)]
+    return pa.Table.from_pylist(rows, schema=schema).select(["user_id", "item"])
+
+
+def by_bytes(pair):
+    return pair[0].encode()
+
+
+def address(user):
+    return f"{user.encode().hex()}@example.com"
+
+
+@settings(max_examples=200, deadline=None)
+@given(user_list, people, user_list, st.integers(1, 3))
+def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users):
+    table = plan_bucket(
+        lists_table(recommended, RECOMMENDATIONS.schema, lambda items: {"score": [1.0] * len(items), "outcome": "x"}),
+        pa.Table.from_pylist(
+            [
+                {"user_id": user, "email": address(user) if has else None, "is_subscribed": subscribed}
+                for user, (has, subscribed, _) in sorted(users.items(), key=by_bytes)
+            ],
+            schema=USERS.schema,
+        ).select(["user_id", "email", "is_subscribed"]),
+        lists_table(held, MIRROR.schema, lambda _: {"send_date": dt.date(2026, 1, 1)}),
+        np.array(
+            [
+                int(keyed_hash(pa.array([address(user)]), KEY)[0])
+                for user, (has, _, suppressed) in users.items()
+                if has and suppressed
+            ],
+            np.uint64,
+        ),
+        address_key=KEY,
+        chunk_users=chunk_users,
+    )
+    assert table.schema.equals(CHUNKS.schema)
+    rows = table.to_pylist()
+    everybody = set(recommended) | set(users) | set(held)
+    assert [row["user_id"] for row in rows] == sorted(everybody, key=str.encode)
+    pushed = 0
+    for row in rows:
+        user = row["user_id"]
+        has_address, subscribed, suppressed = users.get(user, (False, False, False))
+        if user not in users:
+            expected = ("withheld", "not_in_users", [])
+        elif not has_address:
+            expected = ("withheld", "no_address", [])
+        elif not subscribed:
+            expected = ("withheld", "unsubscribed", [])
+        elif suppressed:
+            expected = ("withheld", "suppressed", [])
+        elif recommended.get(user):
+            expected = ("upsert", "has_recommendations", recommended[user])
+        elif held.get(user):
+            expected = ("clear", "nothing_any_more", [])
+        else:
+            expected = ("unchanged", "held_nothing", [])
+        assert (row["action"], row["reason"], row["item"]) == expected
+        if row["action"] in ("upsert", "clear"):
+            assert row["part"] == pushed // chunk_users
+            pushed += 1
+        else:
+            assert row["part"] == -1
+
+
+TITLES = ["Mug", 'The "best" mug', "{{email}}", "{{{x}}}", "Кофе ☕", "<img onerror=x>", "a\x00b\nc", "x" * 5000, "\\"]
+
+
+def catalog_table():
+    rows = [
+        {
+            "item_id": str(n), "title": title, "url": f"https://shop.example.com/{n}", "image_url": f"https://i/{n}",
+            "price": Decimal("1234.5") + n, "currency": "EUR", "stock": 1,
+        }
+        for n, title in enumerate(TITLES)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=CATALOG.schema)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, len(TITLES) - 1), max_size=3, unique=True), min_size=1, max_size=20),
+    st.integers(1, 8),
+)
+def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
+    slots, catalog = 3, catalog_table()
+    ids = {name: f"e{number}_T" for number, name in enumerate(all_fields(slots), start=1)}
+    emails = pa.array([f'u{n}"\\@example.com' for n in range(len(lists))])
+    uids = np.arange(len(lists), dtype=np.uint64) * np.uint64(2**60 + 1)
+    contacts = render_contacts(
+        emails=emails,
+        uids=uids,
+        slot_rows=[np.array([items[s] if s < len(items) else -1 for items in lists]) for s in range(slots)],
+        counts=np.array([len(items) for items in lists]),
+        fragments=slot_fragments(catalog, slots, ids),
+        field_ids=ids,
+        run="2026-11-02",
+    )
+    original = payload.MAX_CONTACTS
+    payload.MAX_CONTACTS = max_contacts
+    try:
+        bodies = list(cut_bodies(contacts, ["list-1"]))
+    finally:
+        payload.MAX_CONTACTS = original
+    assert [body.start for body in bodies[1:]] == [body.stop for body in bodies[:-1]]
+    values, sent = item_values(catalog), []
+    for body in bodies:
+        parsed = json.loads(body.text)
+        assert parsed["list_ids"] == ["list-1"]
+        assert len(parsed["contacts"]) == body.stop - body.start <= max_contacts
+        assert body.size == len(body.text.encode())
+        sent += parsed["contacts"]
+    assert len(sent) == len(lists)
+    for number, (contact, items) in enumerate(zip(sent, lists, strict=True)):
+        assert contact["email"] == f'u{number}"\\@example.com'
+        fields = contact["custom_fields"]
+        assert set(fields) == set(ids.values())
+        assert fields[ids["ryml_count"]] == str(len(items))
+        assert fields[ids["ryml_run"]] == "2026-11-02"
+        assert fields[ids["ryml_uid"]] == f"{int(uids[number]):016x}"
+        for slot in range(slots):
+            for part in SLOT_PARTS:
+                got = fields[ids[slot_field(slot + 1, part)]]
+                want = json.loads(values[part][items[slot]]) if slot < len(items) else ""
+                assert got == want
+                assert "{{" not in got
+                assert "}}" not in got
+                assert len(got) <= 1000
+
+
+def test_bodies_stay_under_the_byte_limit(monkeypatch):
+    monkeypatch.setattr(payload, "MAX_BYTES", 2_000)
+    contacts = pa.array([json.dumps({"email": "x" * n}) for n in range(1, 400)])
+    bodies = list(cut_bodies(contacts, []))
+    assert len(bodies) > 20
+    assert max(body.size for body in bodies) <= 2_000
+    # A body that has room for the next contact was cut too early.
+    for body, following in itertools.pairwise(bodies):
+        assert body.size + 1 + len(contacts[following.start].as_py()) > 2_000
+    with pytest.raises(ValueError, match="one contact takes more"):
+        list(cut_bodies(pa.array(["x" * 3_000]), []))
+
+
+def test_prices_read_like_prices():
+    assert json.loads(item_values(catalog_table())["price"][0]) == "€1,234.50"
+
+
+def test_the_bucket_hash_is_what_it_was():
+    """Pinned: another value would send every user's history to another bucket. SipHash-2-4 of pandas 2.3."""
+    ids = pa.array(["", "a", "0000042"])
+    assert keyed_hash(ids, "ryml user bucket").tolist() == [
+        6502111375295436350,
+        8210647734663611790,
+        16309640397390716801,
+    ]
+    assert bucket_of(ids, 64).tolist() == [62, 14, 1]
+    assert uid_texts(np.array([0, 255, 2**64 - 1], np.uint64)).to_pylist() == ["0" * 16, "0" * 14 + "ff", "f" * 16]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 5_000), min_size=1, max_size=60), st.integers(0, 90), st.floats(1, 500))
+def test_a_ramp_rises_and_is_never_faster_than_the_full_rate(users, minutes, full_rate):
+    offsets = ramp_offsets(users, full_rate=full_rate, ramp_minutes=minutes)
+    assert offsets[0] == 0
+    if minutes == 0:
+        assert set(offsets) == {0.0}
+        return
+    gaps = np.diff(offsets)
+    assert (gaps > 0).all()
+    rates = np.array(users[:-1]) / gaps if len(users) > 1 else np.array([])
+    assert (rates <= full_rate * (1 + 1e-9)).all()
+    assert (rates >= full_rate * 0.05 * (1 - 1e-9)).all()
+
+
+def test_the_mirror_takes_what_was_confirmed_and_keeps_what_was_refused():
+    old, today = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
+    held = pa.Table.from_pylist(
+        [{"user_id": user, "item": [1, 2], "send_date": old} for user in ("a", "b", "c")], schema=MIRROR.schema
+    )
+    receipts = pa.Table.from_pylist(
+        [
+            {"user_id": "d", "chunk": 0, "item": [5], "outcome": "delivered"},
+            {"user_id": "b", "chunk": 0, "item": [], "outcome": "cleared"},
+            {"user_id": "c", "chunk": 0, "item": [9], "outcome": "quarantined"},
+        ],
+        schema=RECEIPTS.schema,
+    )
+    assert mirror_bucket(held, receipts, today).to_pylist() == [
+        {"user_id": "a", "item": [1, 2], "send_date": old},
+        {"user_id": "b", "item": [], "send_date": today},
+        {"user_id": "c", "item": [1, 2], "send_date": old},
+        {"user_id": "d", "item": [5], "send_date": today},
+    ]

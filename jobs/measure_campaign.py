@@ -14,6 +14,7 @@ import dataclasses
 import datetime as dt
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -54,7 +55,7 @@ def main(
     lake: str,
     date: dt.date,
     run_id: str,
-    campaign: str,
+    campaign: Path,
     ledger: str,
     provider: ProviderAddress,
     days_after: int = DAYS_AFTER,
@@ -68,8 +69,8 @@ def main(
     send = delivery.ledger.send(delivery.run)
     if send is None or send[1] not in _MAILED:
         raise EmptyPartitionError(
-            f"{delivery.campaign.name} of {date} was never sent; there is nothing to measure. Dates that were sent have "
-            "a green schedule_send in send_recommendations"
+            f"{delivery.campaign.name} of {date} was never sent; nothing to measure. Dates that were sent "
+            "have a green schedule_send in send_recommendations"
         )
     single_send_id, _, recipients = send
     opened, name = delivery.lake, delivery.campaign.name
@@ -100,7 +101,7 @@ def main(
 
 
 def mailed_at(campaign: Campaign, date: dt.date) -> dt.datetime:
-    """Say when the mail of a date is due: at the campaign's hour of the morning after. Earlier purchases follow nothing."""
+    """Say when the mail of a date is due: the morning after. What was bought before that does not follow it."""
     return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(campaign.mail.hour), dt.UTC)
 
 

@@ -84,6 +84,7 @@ def main(
             metrics={
                 **{action: sum(counts[action] for _, counts, _ in results) for action in PLAN_ACTIONS},
                 "withheld_by_reason": _add(counts["withheld_by_reason"] for _, counts, _ in results),
+                "chunks": sum(len(parts) for _, _, parts in results),
                 "parts": {str(entry.bucket): parts for entry, _, parts in results if parts},
             },
         )

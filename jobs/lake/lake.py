@@ -252,8 +252,10 @@ class FileWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        self._file.close()
+        try:
+            self._writer.close()
+        finally:
+            self._file.close()  # also where the disk is full and the writer's last bytes are refused
 
     @property
     def entry(self) -> FileEntry:

@@ -6,6 +6,7 @@ from typing import Any
 from airflow.sdk import Asset, Param
 
 from ryml_airflow.deployment import campaign_file, setting
+from ryml_airflow.retry_policy import RymlRetryPolicy
 from ryml_airflow.run_date import run_date
 
 OWNER = "ryml"
@@ -13,6 +14,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "owner": OWNER,
     # Every task can be run again at any time: it publishes whole or not at all, and what is done is not done twice.
     "retries": 2,
+    "retry_policy": RymlRetryPolicy(),
     "retry_delay": dt.timedelta(minutes=2),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": dt.timedelta(minutes=20),

@@ -331,8 +331,8 @@ def test_a_redirect_is_not_followed_with_the_key(
     provider = SendGridProvider(failing_server.api_key, failing_server.host)
     with pytest.raises(RejectedMailError, match="302"):
         provider.list_size("x")
-    with pytest.raises(RejectedMailError, match="302"):
-        provider.import_errors(f"{failing_server.host}/v3/errors")
+    with pytest.raises(RejectedMailError, match="307"):
+        provider.import_errors(f"{failing_server.host}/")  # leads to /mailbox
     assert heard == {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.rehearsal.intake import read_upsert
-from jobs.rehearsal.limits import ApiError
+from jobs.rehearsal.limits import ApiError, Problem
 from jobs.rehearsal.state import Rehearsal
 
 START = dt.datetime(2026, 1, 5, 9, tzinfo=dt.UTC)
@@ -184,7 +184,12 @@ def test_a_send_that_is_triggered_while_it_is_scheduled_again_stays_triggered(
     settle(shop, clock)
     send = draft(shop, everyone)
     shop.single_sends.schedule(send, NOW, clock())
-    monkeypatch.setattr(shop.single_sends, "_missing", lambda row: [] if work(shop) else [])
+
+    def trigger_in_between(row: sqlite3.Row) -> list[Problem]:
+        assert work(shop) == 1
+        return []
+
+    monkeypatch.setattr(shop.single_sends, "_missing", trigger_in_between)
     with pytest.raises(ApiError, match="triggered already"):
         shop.single_sends.schedule(send, NOW, clock())
     assert (status(shop, send), len(mailed(shop))) == ("triggered", 1)

@@ -39,7 +39,7 @@ def component_environment(settings: RunSettings, *, rehearsal_key: str, inherite
         "AIRFLOW__RYML__LEDGER": f"sqlite:///{settings.work / 'ledger.db'}",
         "AIRFLOW__RYML__REHEARSAL_HOST": settings.rehearsal_url,
         # A DAG that is unpaused starts the last run of its schedule at once, for a day that the demo knows nothing of.
-        "AIRFLOW__RYML__IS_SCHEDULED": "False",
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         # Two cores: one Spark job at a time (pool `spark`) beside Airflow itself.
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
         "AIRFLOW_CONN_SENDGRID_DEFAULT": json.dumps(

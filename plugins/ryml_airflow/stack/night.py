@@ -7,7 +7,7 @@ from typing import Any
 
 from ryml_airflow.stack.airflow_api import UNFINISHED, AirflowApi
 from ryml_airflow.stack.run_progress import Stage, following, run_order, stages, underway, upcoming
-from ryml_airflow.stack.summary import DaySummary, summarize_day
+from ryml_airflow.stack.summary import INSTANCES, DaySummary, summarize_day
 from ryml_airflow.stack.terminal import Terminal, returned_rows
 from schemas.errors import RymlError
 
@@ -86,7 +86,11 @@ class Night:
             for stage in current:
                 if stage.is_final and stage.task_id not in shown:
                     shown.add(stage.task_id)
-                    values = {} if stage.is_mapped else self.api.returned(dag_id, run_id, stage.task_id)
+                    values = (
+                        {INSTANCES: stage.total}
+                        if stage.is_mapped
+                        else self.api.returned(dag_id, run_id, stage.task_id)
+                    )
                     returned[stage.task_id] = values
                     self.terminal.stage_ended(
                         stage,

@@ -7,6 +7,7 @@ from typing import Any
 
 Returned = Mapping[str, Any]
 
+INSTANCES = "instances"  # what stands for the return values of a mapped task: how many instances it had
 # label, task, key in what the task returned
 _FIGURES = (
     ("events", "export_events", "rows"),
@@ -20,7 +21,7 @@ _FIGURES = (
     ("planned: to clear", "plan_push", "clear"),
     ("planned: unchanged", "plan_push", "unchanged"),
     ("planned: withheld", "plan_push", "withheld"),
-    ("chunks", "plan_push", "chunks"),
+    ("chunks", "push_chunk", INSTANCES),
     ("recommended", "reconcile_push", "delivered"),
     ("cleared", "reconcile_push", "cleared"),
     ("rejected by the provider", "reconcile_push", "quarantined"),

@@ -1,8 +1,10 @@
 """What `make run` shows: one line per stage that ended, and in a terminal a living line for what runs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+import errno
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,15 +17,44 @@ from ryml_airflow.stack.summary import DaySummary
 _MARKS = {"success": "[green]✓[/]", "skipped": "[dim]-[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]✗[/]"}
 
 
-class Terminal:
-    """Writes to a terminal with colours and a spinner, to anything else in plain lines.
+class LastingOutput:
+    """An output whose terminal may be closed: what is written then is lost, and stopping goes on undisturbed."""
 
-    A terminal that was closed is no reason to fail: nothing is shown then, and the stack is stopped by the signal.
-    """
+    def __init__(self, stream: IO[str]) -> None:
+        """Pass everything on to the stream."""
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in everything that is not about losing it."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or lose it to a terminal that is gone."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            return self._lost(error, len(text))
+
+    def flush(self) -> None:
+        """Flush, or lose it likewise."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lost(error, 0)
+
+    @staticmethod
+    def _lost(error: OSError, characters: int) -> int:
+        if error.errno != errno.EIO:  # what a closed terminal answers; a closed pipe ends the program, as it should
+            raise error
+        return characters
+
+
+class Terminal:
+    """Writes to a terminal with colours and a spinner, to anything else in plain lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         """Write to standard output unless a console is given."""
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(file=cast(IO[str], LastingOutput(sys.stdout)), highlight=False)
         self._status: Status | None = None
         self._last_plain_status = ""
 
@@ -34,40 +65,34 @@ class Terminal:
             yield
             return
         self._status = self._console.status("")
-        with suppress(OSError):
-            self._status.start()
+        self._status.start()
         try:
             yield
         finally:
-            with suppress(OSError):
-                self._status.stop()
+            self._status.stop()
             self._status = None
 
     def line(self, text: str, *, style: str | None = None) -> None:
         """Write a line as it is."""
-        with suppress(OSError):
-            self._console.print(text, style=style, markup=False, soft_wrap=True)
+        self._console.print(text, style=style, markup=False, soft_wrap=True)
 
     def marked_up(self, text: str) -> None:
         """Write a line with rich's marks in it."""
-        with suppress(OSError):
-            self._console.print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def doing(self, what: str, *, seconds: float | None = None) -> None:
         """Say what is being done: in the living line, or once per different text where there is none."""
         if self._status is not None:
             passed = f" [dim]{seconds:.0f} s[/]" if seconds is not None else ""
-            with suppress(OSError):
-                self._status.update(f"{escape(what)}{passed}")
+            self._status.update(f"{escape(what)}{passed}")
         elif what != self._last_plain_status and not self._console.is_terminal:
             self._last_plain_status = what
             self.line(f"  ... {what}")
 
     def stage_ended(self, stage: Stage, *, number: int, total: int, rows: int | None, following: str | None) -> None:
         """Write the line of a stage that ended: rows, seconds and what is next."""
-        with suppress(OSError):
-            line = stage_line(stage, number=number, total=total, rows=rows, following=following)
-            self._console.print(line, soft_wrap=True)
+        line = stage_line(stage, number=number, total=total, rows=rows, following=following)
+        self._console.print(line, soft_wrap=True)
 
     def stages_running(self, running: Sequence[Stage], following: str | None) -> None:
         """Show what runs just now; only in a terminal, where it does not fill the screen."""
@@ -78,8 +103,7 @@ class Terminal:
                 for stage in running
             ]
             after = f" [dim]· next {escape(following)}[/]" if following else ""
-            with suppress(OSError):
-                self._status.update(f"{escape(', '.join(parts))}{after}")
+            self._status.update(f"{escape(', '.join(parts))}{after}")
 
     def summary(self, days: Sequence[DaySummary]) -> None:
         """Write the table of the batch: one column per date."""
@@ -89,9 +113,8 @@ class Terminal:
             table.add_column(day.date.isoformat(), justify="right")
         for position, (label, _) in enumerate(days[0].figures):
             table.add_row(label, *(day.figures[position][1] for day in days))
-        with suppress(OSError):
-            self._console.print()
-            self._console.print(table)
+        self._console.print()
+        self._console.print(table)
         for day in days:
             for note in day.quarantine:
                 self.line(note if len(days) == 1 else f"{day.date}: {note}")
@@ -118,8 +141,3 @@ def returned_rows(returned: Mapping[str, Any]) -> int | None:
     """Read the row count out of what a task returned."""
     rows = returned.get("rows")
     return rows if isinstance(rows, int) and not isinstance(rows, bool) else None
-
-
-def paragraphs(problems: Iterable[str]) -> str:
-    """Set problems apart by an empty line."""
-    return "\n\n".join(problems)

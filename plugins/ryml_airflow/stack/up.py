@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from rich.markup import escape
+
 from ryml_airflow.stack.airflow_api import AirflowApi
 from ryml_airflow.stack.down import end_leftovers
 from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
@@ -247,7 +249,7 @@ class _Stack:
         self._terminal.marked_up(
             f"\nAirflow    [link]{settings.ui_url}[/link]  user {UI_USER}, password {self._password}\n"
             f"Mailbox    [link]{settings.rehearsal_url}/mailbox[/link]\n"
-            f"Logs       {settings.logs}\n"
+            f"Logs       {escape(str(settings.logs))}\n"
             "Ctrl-C stops everything; from another terminal: make stop"
         )
         while True:

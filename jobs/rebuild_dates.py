@@ -1,0 +1,53 @@
+"""Train and recommend anew for every date of a staged backfill, in one Spark session, and check the results.
+
+Reads:  staging/RUN_ID/: profiles and catalog of the dates, item_index
+Writes: staging/RUN_ID/: correlations and recommendations of the dates
+Run:    python -m jobs.rebuild_dates --lake LAKE --run-id new-catalog \
+            --campaign dags/campaigns/resources_you_may_like.toml
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jobs import check_tables, recommend_items, train_correlations
+from jobs.backfill.request import Backfill, backfill_parser
+from jobs.command_line import run
+from schemas.layout import Partition
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    """Describe the options."""
+    return backfill_parser(__doc__)
+
+
+def main(*, lake: str, run_id: str, campaign: Path) -> dict[str, Any]:
+    """Rebuild; return what was rebuilt. A date that is done already costs nothing when it is run again."""
+    backfill = Backfill.open(lake=lake, run_id=run_id, campaign=campaign)
+    uri = backfill.staged.uri
+    for date in backfill.request.dates:
+        train_correlations.main(lake=uri, date=date, run_id=run_id)
+        recommend_items.main(lake=uri, date=date, run_id=run_id, campaign=campaign)
+        tables = ["correlations", "recommendations"]
+        check_tables.main(lake=uri, date=date, run_id=run_id, tables=tables, campaign=campaign)
+    return rebuilt(backfill)
+
+
+def rebuilt(backfill: Backfill) -> dict[str, Any]:
+    """Sum up what was rebuilt.
+
+    Raises: EmptyPartitionError if a date is missing.
+    """
+    dates, staged = backfill.request.dates, backfill.staged
+    recommendations = [staged.manifest(Partition("recommendations", day, backfill.settings.name)) for day in dates]
+    correlations = [staged.manifest(Partition("correlations", day)) for day in dates]
+    return {
+        "rows": sum(manifest.rows for manifest in recommendations),
+        "dates": len(dates),
+        "recommended": sum(int(manifest.metrics["recommended"]) for manifest in recommendations),
+        "pairs": sum(int(manifest.metrics["pairs"]) for manifest in correlations),
+    }
+
+
+if __name__ == "__main__":
+    run(main, arg_parser())

@@ -195,7 +195,12 @@ class S3Storage:
 
         if self.read(path) != expected:
             raise PublishConflictError(_conflict(f"{self.root}/{path}"))
-        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": _etag(expected)}
+        # The ETag of a single-part put is the MD5 of its bytes (not a security use): no second look-up, no race.
+        condition = (
+            {"IfNoneMatch": "*"}
+            if expected is None
+            else {"IfMatch": f'"{hashlib.md5(expected, usedforsecurity=False).hexdigest()}"'}
+        )
         try:
             self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, **condition)  # type: ignore[arg-type]
         except ClientError as error:
@@ -214,16 +219,17 @@ class S3Storage:
     def delete_if(self, path: str, expected: bytes) -> None:
         from botocore.exceptions import ClientError
 
-        found = self.read(path)
-        if found is None:
-            return
-        if found != expected:
-            raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+        key = self._key(path)
         try:
-            # Stores that do not know the condition on a delete ignore it; the comparison above then narrows the race.
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(path), IfMatch=_etag(expected))
+            found = self._client.get_object(Bucket=self.bucket, Key=key)
+            if found["Body"].read() != expected:
+                raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+            # Stores that do not know the condition on a delete ignore it; the comparison then narrows the race.
+            self._client.delete_object(Bucket=self.bucket, Key=key, IfMatch=found["ETag"])
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
+            if code in ("NoSuchKey", "404"):
+                return
             if code in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise PublishConflictError(_conflict(f"{self.root}/{path}")) from error
             raise StorageError(
@@ -281,11 +287,6 @@ class HashingFile:
 
     def as_arrow(self) -> pa.NativeFile:
         return pa.PythonFile(self, mode="w")
-
-
-def _etag(data: bytes) -> str:
-    """The ETag of a single-part put is the MD5 of its bytes (not a security use): no second look-up, no race."""
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
 def _conflict(path: str) -> str:

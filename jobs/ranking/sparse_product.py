@@ -46,7 +46,9 @@ Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.floa
 
 def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int) -> Ranked:
     # The package takes SciPy's older matrix classes only; wrapping one copies nothing.
-    product = sp_matmul_topn(sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1)
+    product = sp_matmul_topn(
+        sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1
+    )
     indptr = np.asarray(product.indptr, np.int64)
     row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
     order = np.lexsort((product.indices, -product.data, row))

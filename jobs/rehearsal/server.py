@@ -21,7 +21,7 @@ from jobs.rehearsal.api import ERRORS_PATH, Answer, Call, Handler, routes
 from jobs.rehearsal.contacts import iso
 from jobs.rehearsal.history import REQUESTS_PER_PAGE
 from jobs.rehearsal.limits import ApiError, Problem
-from jobs.rehearsal.mailbox import PAGE_POLICY, Mailbox, mail_policy
+from jobs.rehearsal.mailbox_pages import PAGE_POLICY, Mailbox, mail_policy
 from jobs.rehearsal.pictures import ID_CHARACTERS, picture
 from jobs.rehearsal.state import Rehearsal
 

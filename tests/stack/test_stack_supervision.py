@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         launcher.communicate()
     for root in roots:
         for pid in members(root, []):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # gone by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

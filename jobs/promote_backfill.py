@@ -27,7 +27,7 @@ from jobs.backfill.promotion import (
     promote_index,
     replaced_partitions,
 )
-from jobs.backfill.request import Backfill, backfill_parser
+from jobs.backfill.request import Backfill, backfill_parser, planned_dates
 from jobs.command_line import run
 from jobs.lake.code_version import code_version
 from jobs.lake.copy_partition import republish_partition
@@ -56,7 +56,7 @@ def main(*, lake: str, run_id: str, campaign: Path) -> dict[str, Any]:
         raise EmptyPartitionError(f"{backfill.staged.uri} was not compared; run compare_backfill first")
     comparison = json.loads(data)
     # All checks come before the first write; each publish repeats its own.
-    if planned := backfill.planned_dates():
+    if planned := planned_dates(backfill.live, backfill.request):
         raise GateError(describe_planned(planned))
     check_index(backfill)
     for date in backfill.request.dates:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs import check_tables, export_table
-from jobs.backfill.request import Backfill, BackfillRequest, backfill_parser
+from jobs.backfill.request import Backfill, BackfillRequest, backfill_parser, planned_dates
 from jobs.command_line import run
 from jobs.finish_build import finished_recommendations
 from jobs.lake.copy_partition import mirror_partition
 from jobs.lake.item_index import append_items
+from jobs.lake.lake import Lake
 from schemas.campaign import load_campaign
 from schemas.errors import GateError
 from schemas.layout import UNDATED, Partition
@@ -64,14 +65,9 @@ def main(
     expired; GateError if it is to be promoted and a date's push was planned.
     """
     request = BackfillRequest(load_campaign(campaign).name, first_date, last_date, reason)
+    _check_live(Lake.open(lake), request, promote=promote)
     backfill = Backfill.begin(lake=lake, run_id=run_id, campaign=campaign, request=request)
     live, staged = backfill.live, backfill.staged
-    for date in request.dates:
-        finished_recommendations(live, date, request.campaign)
-        for table in ("events", "users"):  # the new build will name them
-            live.manifest(Partition(table, date))
-    if promote and (planned := backfill.planned_dates()):
-        raise GateError(describe_planned(planned))
     if staged.find(Partition("item_index", UNDATED)) is None:
         mirror_partition(live, staged, Partition("item_index", UNDATED))
     known, rows = live.manifest(Partition("item_index", UNDATED)).rows, 0
@@ -92,6 +88,16 @@ def main(
         index = append_items(staged, [staged.read(catalog, columns=["item_id"])["item_id"]], run_id).rows
         rows += catalog.rows
     return {"rows": rows, "dates": len(request.dates), "new_items": index - known, "staged": staged.uri}
+
+
+def _check_live(live: Lake, request: BackfillRequest, *, promote: bool) -> None:
+    """Refuse what cannot be compared or promoted later, before anything is staged."""
+    for date in request.dates:
+        finished_recommendations(live, date, request.campaign)
+        for table in ("events", "users"):  # the new build will name them
+            live.manifest(Partition(table, date))
+    if promote and (planned := planned_dates(live, request)):
+        raise GateError(describe_planned(planned))
 
 
 def describe_planned(dates: list[dt.date]) -> str:

@@ -112,9 +112,10 @@ class Backfill:
             raise ConfigError(f"{staged_uri} is a backfill of {request.campaign}, got campaign {settings.name}")
         return cls(safe_name(run_id), live, Lake.open(staged_uri), request, settings)
 
-    def planned_dates(self) -> list[dt.date]:
-        """Name the dates whose push was planned: their mails are made from the recommendations there are."""
-        return [date for date in self.request.dates if self.live.find(Partition("chunks", date, self.settings.name))]
+
+def planned_dates(live: Lake, request: BackfillRequest) -> list[dt.date]:
+    """Name the dates whose push was planned: their mails are made from the recommendations there are."""
+    return [date for date in request.dates if live.find(Partition("chunks", date, request.campaign))]
 
 
 def _staged_uri(lake: str, run_id: str) -> str:

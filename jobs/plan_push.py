@@ -104,7 +104,7 @@ def _plan_bucket(
     recommendations: Manifest,
     users: Manifest,
     mirror: Manifest | None,
-    suppressed: npt.NDArray[np.uint64],
+    suppressed: npt.NDArray[np.int64],
     address_key: str,
     chunk_users: int,
     bucket: int,

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from jobs.command_line import run
@@ -45,7 +46,7 @@ def main(
     addresses = pa.array([address for _, address in found], pa.string())
     keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY))
     rows = pa.table(
-        {"address_key": pa.array(keys, pa.uint64()), "kind": pa.array([kind for kind, _ in found], pa.string())},
+        {"address_key": pa.array(keys.view(np.int64)), "kind": pa.array([kind for kind, _ in found], pa.string())},
         schema=SUPPRESSIONS.schema,
     ).sort_by([("address_key", "ascending"), ("kind", "ascending")])
     attempt = delivery.lake.attempt(Partition("suppressions", date, delivery.campaign.name), run_id)

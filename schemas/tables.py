@@ -231,7 +231,8 @@ SUPPRESSIONS: Final = Table(
     grain="one row per suppressed address and kind; the address is a keyed hash",
     key=("address_key", "kind"),
     per_campaign=True,
-    schema=_schema(_required("address_key", pa.uint64()), _required("kind", pa.string())),
+    # Signed, bit for bit: Spark has no unsigned type of 64 bits.
+    schema=_schema(_required("address_key", pa.int64()), _required("kind", pa.string())),
 )
 
 MAIL_EVENTS: Final = Table(

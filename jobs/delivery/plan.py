@@ -16,7 +16,7 @@ def plan_bucket(
     recommendations: pa.Table,
     users: pa.Table,
     mirror: pa.Table,
-    suppressed: npt.NDArray[np.uint64],
+    suppressed: npt.NDArray[np.int64],
     *,
     address_key: str,
     chunk_users: int,
@@ -24,7 +24,7 @@ def plan_bucket(
     """Give each user of any input one action and the reason for it.
 
     Grain:  one row per user, in byte order of the user id.
-    Shapes: suppressed holds keyed hashes of addresses, in any order.
+    Shapes: suppressed holds keyed hashes of addresses (bits of an unsigned one), in any order.
     The first that applies: not in users, no address, unsubscribed, suppressed (all withheld); has recommendations
     (upsert); held some until now (clear); neither (unchanged). Upserts and clears are cut into parts of `chunk_users`.
     """
@@ -38,7 +38,7 @@ def plan_bucket(
     is_suppressed = np.zeros(len(ids), bool)
     addresses = pc.fill_null(users["email"].combine_chunks(), "")
     if len(addresses) and len(suppressed):
-        hashed = np.isin(keyed_hash(addresses, address_key), suppressed)
+        hashed = np.isin(keyed_hash(addresses, address_key).view(np.int64), suppressed)
         is_suppressed = known & _at(in_users, hashed)
     counts = lengths(recommendations["item"])
     has_items = (in_recommendations >= 0) & _at(in_recommendations, counts > 0)

@@ -62,7 +62,7 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
                 if has and suppressed
             ],
             np.uint64,
-        ),
+        ).view(np.int64),
         address_key=KEY,
         chunk_users=chunk_users,
     )

@@ -159,12 +159,15 @@ def shop(built: Shop, tmp_path: Path) -> Shop:
 
 @pytest.fixture
 def compared(compared_once: Shop, tmp_path: Path) -> Shop:
-    return compared_once.copy(tmp_path / "shop")
+    return compared_once.copy(tmp_path / "compared")
 
 
 needs_spark = pytest.mark.spark
-# Great Expectations imports modules that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# Great Expectations imports modules that Python has deprecated, and leaves a folder to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning"),
+]
 
 
 @needs_spark
@@ -173,7 +176,8 @@ def test_promoted_dates_are_what_building_them_anew_gives(compared: Shop, built:
     shutil.copy(compared.folder / "catalog.csv", other.folder)
     other.build(tables=("catalog",))
     before = compared.contents()
-    assert compared.promote()["rows"] == 8
+    # The profiles are the same, and so are the correlations: they are not published again.
+    assert compared.promote()["rows"] == 4
     assert compared.contents() == other.contents() != before
     assert read_index(compared.lake).to_pylist() == read_index(other.lake).to_pylist()
     assert read_index(compared.lake)[-1].as_py() == "brand-new"
@@ -275,7 +279,7 @@ class KilledError(Exception):
 
 
 @needs_spark
-@pytest.mark.parametrize("survives", [0, 1, 3, 4, 5, 9])
+@pytest.mark.parametrize("survives", range(8))
 def test_killed_between_two_partitions_each_date_is_old_new_or_unfinished(
     compared: Shop, monkeypatch: pytest.MonkeyPatch, survives: int
 ) -> None:

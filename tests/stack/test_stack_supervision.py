@@ -1,6 +1,7 @@
 """No process outlives the stack: not when a part dies, not after a signal at any moment, not after kill -9."""
 
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -122,6 +123,25 @@ def test_a_signal_at_any_moment_leaves_nothing(launch: Launch, tmp_path: Path) -
             with_children += 1
             assert not record_path(root).exists()
     assert with_children >= 8  # else the moments were badly chosen, and the test showed little
+
+
+def test_a_closed_terminal_ends_the_stack_even_if_nobody_passes_the_signal_on(tmp_path: Path) -> None:
+    """As under `ssh -t host make run`: the session is make's, which waits for its child before it heeds the signal."""
+    command = f"trap : HUP; {sys.executable} {LAUNCHER} {tmp_path} stays; true"
+    paths = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}"}
+    session, terminal = pty.fork()
+    if session == 0:
+        os.execvpe("bash", ["bash", "-c", command], {**os.environ, **paths})  # noqa: S606
+    try:
+        wait_for(lambda: (tmp_path / "ready").exists())
+        assert len(members(tmp_path, [])) >= 3
+        os.close(terminal)
+        wait_for(lambda: not record_path(tmp_path).exists() and members(tmp_path, []) == [])
+    finally:
+        for pid in members(tmp_path, []):
+            os.kill(pid, signal.SIGKILL)
+        os.kill(session, signal.SIGKILL)
+        os.waitpid(session, 0)
 
 
 def test_stop_from_another_terminal(launch: Launch, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Ctrl-C, `kill` and a closed terminal, as one exception that is raised at most once."""
 
+import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_OUTPUT = 1  # file descriptor
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,6 +38,7 @@ class Interruption:
         self._count = 0
         self._raised = False
         self._shields = 0
+        self._terminal: select.poll | None = None
 
     @property
     def is_impatient(self) -> bool:
@@ -48,6 +52,9 @@ class Interruption:
         heard = [number for number in STOP_SIGNALS if previous[number] is not signal.SIG_IGN]
         for number in heard:
             signal.signal(number, self._handle)
+        if signal.SIGHUP in heard and os.isatty(_OUTPUT):
+            self._terminal = select.poll()
+            self._terminal.register(_OUTPUT, 0)
         try:
             yield
         finally:
@@ -65,7 +72,12 @@ class Interruption:
         self.raise_if_signalled()
 
     def raise_if_signalled(self) -> None:
-        """Raise a signal that came while it could not be raised (shielded, or inside a destructor)."""
+        """Raise a signal that came while it could not be raised (shielded, or inside a destructor).
+
+        A terminal that is gone counts as one: of a session that is `make` alone (ssh -t host make run) nobody is told.
+        """
+        if self._first is None and self._terminal is not None and self._terminal.poll(0):
+            self._first = signal.SIGHUP
         if self._first is not None and not self._raised and not self._shields:
             self._raised = True
             raise InterruptedBySignalError(self._first)

@@ -59,6 +59,7 @@ def build_recommendations():
         task_id="train_correlations",
         job="train_correlations",
         published="correlations",
+        campaign=CAMPAIGN,
         pool="spark",
         outlets=[table_asset("correlations")],
     )

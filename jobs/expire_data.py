@@ -24,7 +24,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.manifest import Window
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import safe_name
-from schemas.retention import STAGING_DAYS, attempt_days, keep_days
+from schemas.retention import ATTEMPT_DAYS, STAGING_DAYS, attempt_days, keep_days
 from schemas.tables import TABLES
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def main(*, lake: str, date: dt.date, run_id: str, step: Literal["list", "delete
             f"{len(changed)} entries of {path} may not be deleted any more, e.g. {changed[0]}: they were published, "
             "named or written to since they were listed. Nothing was deleted; run --step list again"
         )
-    delete(opened, inventory, listed)
+    delete(opened, inventory, listed, date)
     return {"list": path, **listed.counts()}
 
 
@@ -93,7 +93,7 @@ def choose(inventory: Inventory, as_of: dt.date) -> ExpiryList:
     )
 
 
-def delete(lake: Lake, inventory: Inventory, listed: ExpiryList) -> None:
+def delete(lake: Lake, inventory: Inventory, listed: ExpiryList, as_of: dt.date) -> None:
     """Delete what is listed: each manifest first, then its files, so that no reader finds one without the other.
 
     Killed half-way, it goes on where it was: what is gone is passed over, and the list names the files that are left.
@@ -106,6 +106,9 @@ def delete(lake: Lake, inventory: Inventory, listed: ExpiryList) -> None:
         storage.delete_folder(entry.folder)
     for folder in (*listed.attempts, *listed.staged):
         storage.delete_folder(folder.path)
+    # An upload that old is of an attempt that is nobody's any more.
+    end_at = Window.of_days(as_of, as_of).end_at
+    storage.drop_unfinished_uploads(end_at - dt.timedelta(days=ATTEMPT_DAYS))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(*, lake: str, run_id: str, campaign: Path) -> dict[str, Any]:
     backfill = Backfill.open(lake=lake, run_id=run_id, campaign=campaign)
     uri = backfill.staged.uri
     for date in backfill.request.dates:
-        train_correlations.main(lake=uri, date=date, run_id=run_id)
+        train_correlations.main(lake=uri, date=date, run_id=run_id, campaign=campaign)
         recommend_items.main(lake=uri, date=date, run_id=run_id, campaign=campaign)
         tables = ["correlations", "recommendations"]
         check_tables.main(lake=uri, date=date, run_id=run_id, tables=tables, campaign=campaign)

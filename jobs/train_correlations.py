@@ -1,8 +1,9 @@
 """Correlate the items: the best others of each, from who showed interest in both.
 
-Reads:  profiles of the date, item_index
+Reads:  profiles of the date, item_index, the campaign's training settings
 Writes: correlations of the date
-Run:    python -m jobs.train_correlations --lake LAKE --date 2026-11-02 --run-id by-hand
+Run:    python -m jobs.train_correlations --lake LAKE --date 2026-11-02 --run-id by-hand \
+            --campaign dags/campaigns/resources_you_may_like.toml
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from jobs.command_line import job_parser, run
@@ -22,15 +24,17 @@ from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.lake.summary import summarise
+from jobs.profiles.fold import Records, records_of_profiles
 from jobs.profiles.pairs import pairs_of_profiles
 from jobs.ranking.cooccurrence import correlate_block, normalised
+from schemas.campaign import TrainingSettings, load_campaign
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
 from schemas.tables import EVENT_TYPES
 
 TOP = 20  # correlated items kept per item
 MIN_SUPPORT = 2  # users in common; one shared user is a coincidence
-WINDOW_DAYS = 366
+_DAY = 86_400_000_000  # microseconds
 # Interest counts once per user and item, whatever its type; removals and refunds only undo.
 _INTEREST = np.array([1.0 if name in ("view", "cart_add", "wishlist_add", "purchase") else 0.0 for name in EVENT_TYPES])
 # Items a task correlates: small enough for many tasks, large enough to be worth one (measured 0.1 s at 2,000).
@@ -39,30 +43,23 @@ _BLOCK_ITEMS = 2_000
 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
-    parser = job_parser(__doc__)
+    parser = job_parser(__doc__, campaign=True)
     parser.add_argument("--top", type=int, default=TOP, help="correlated items kept per item")
     parser.add_argument("--min-support", type=int, default=MIN_SUPPORT, help="users in common that a pair needs")
-    parser.add_argument("--window-days", type=int, default=WINDOW_DAYS, help="interest older than this is left out")
     return parser
 
 
 def main(
-    *,
-    lake: str,
-    date: dt.date,
-    run_id: str,
-    top: int = TOP,
-    min_support: int = MIN_SUPPORT,
-    window_days: int = WINDOW_DAYS,
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, top: int = TOP, min_support: int = MIN_SUPPORT
 ) -> dict[str, Any]:
-    """Publish the date's correlations; return how many items have some and how many pairs there are.
+    """Publish the date's correlations; return how many items have some, the pairs, and the window they came from.
 
-    Raises: EmptyPartitionError if no two items share enough users.
+    Raises: EmptyPartitionError if the widest window holds too few records, or no two items share enough users.
     """
-    opened = Lake.open(lake)
+    opened, training = Lake.open(lake), load_campaign(campaign).training
     partition = Partition("correlations", date)
     profiles = opened.manifest(Partition("profiles", date))
-    parameters = {"top": top, "min_support": min_support, "window_days": window_days}
+    parameters = {"top": top, "min_support": min_support, "training": training.model_dump()}
     if found := opened.reusable(partition, inputs=[profiles], parameters=parameters):
         return summarise(found)
 
@@ -71,11 +68,13 @@ def main(
     spark = open_session("train_correlations")
     attempt = opened.attempt(partition, run_id)
     items = len(read_index(opened))
-    until_at = Window.of_days(date, date).end_at
-    since_at = until_at - dt.timedelta(days=window_days)
+    until = _micros(Window.of_days(date, date).end_at)
+    count = functools.partial(_count_days, opened, profiles, until, training.max_window_days)
+    per_day = np.sum(map_parts(spark, count, range(opened.buckets), "count records by day"), axis=0)
+    window_days, records = choose_window(per_day, training)
     with tempfile.TemporaryDirectory(prefix="ryml-train-") as folder:
         scratch = Scratch(Path(folder))
-        read = functools.partial(_read_bucket, opened, profiles, scratch, items, _micros(since_at), _micros(until_at))
+        read = functools.partial(_read_bucket, opened, profiles, scratch, items, until - window_days * _DAY, until)
         map_parts(spark, read, range(opened.buckets), "read user buckets")
         matrix = sparse.vstack([scratch.load(f"bucket-{bucket}") for bucket in range(opened.buckets)], format="csr")
         by_users = normalised(matrix)
@@ -83,14 +82,54 @@ def main(
         scratch.save("items_by_users", by_users.T.tocsr())
         correlate = functools.partial(_correlate_block, attempt, scratch, top, min_support)
         results = map_parts(spark, correlate, range(0, items, _BLOCK_ITEMS), "correlate item blocks")
-    files, pairs = [entry for entry, _ in results], sum(count for _, count in results)
+    files, pairs = [entry for entry, _ in results], sum(found for _, found in results)
     if pairs == 0:
         raise EmptyPartitionError(
             f"no two items share {min_support} users in the {window_days} days up to {date}; export more history or "
             "lower --min-support"
         )
-    metrics = {"pairs": pairs, "interactions": int(matrix.nnz), "users": int(matrix.shape[0])}
+    metrics = {
+        "pairs": pairs,
+        "records": records,
+        "window_days": window_days,
+        "interactions": int(matrix.nnz),
+        "users": int(matrix.shape[0]),
+    }
     return summarise(attempt.publish(files, inputs=[profiles], parameters=parameters, metrics=metrics))
+
+
+def choose_window(per_day: npt.NDArray[np.int64], training: TrainingSettings) -> tuple[int, int]:
+    """Choose the narrowest window, from `window_days` on, that holds `min_records`; return its days and records.
+
+    Shapes: per_day counts the records of each day, the newest first, `max_window_days` of them.
+    Raises: EmptyPartitionError if the widest holds fewer, unless the campaign allows it.
+    """
+    total = np.cumsum(per_day)
+    enough = np.flatnonzero(total >= training.min_records)
+    if len(enough):
+        days = max(int(enough[0]) + 1, training.window_days)
+        return days, int(total[days - 1])
+    if not training.allow_less or total[-1] == 0:
+        raise EmptyPartitionError(
+            f"the widest window of {training.max_window_days} days holds {total[-1]:,} training records, expected "
+            f"{training.min_records:,}; export more history, or lower training.min_records or set training.allow_less "
+            "in the campaign. The correlations of the last good day stay"
+        )
+    return training.max_window_days, int(total[-1])
+
+
+def _interest_at(records: Records) -> npt.NDArray[np.int64]:
+    """When each record that shows interest last did so; the others are left out."""
+    at: npt.NDArray[np.int64] = records.last_at[_INTEREST[records.event_type] > 0]
+    return at
+
+
+def _count_days(lake: Lake, profiles: Manifest, until: int, max_window_days: int, bucket: int) -> npt.NDArray[np.int64]:
+    """Count one bucket's records of interest by their age in whole days."""
+    rows = lake.read(profiles, bucket=bucket)
+    age_days = (until - 1 - _interest_at(records_of_profiles(rows, np.zeros(len(rows), np.int64)))) // _DAY
+    inside = age_days[(age_days >= 0) & (age_days < max_window_days)]
+    return np.bincount(inside, minlength=max_window_days)
 
 
 def _read_bucket(
@@ -98,8 +137,10 @@ def _read_bucket(
 ) -> None:
     """Lay one bucket's interest out as a 0/1 matrix, rows in user order."""
     pairs = pairs_of_profiles(lake.read(profiles, bucket=bucket))
-    weight = pairs.interest(_INTEREST, half_life_days=WINDOW_DAYS, now=until)
-    last = np.where(_INTEREST > 0, pairs.last_at, np.iinfo(np.int64).min).max(axis=1, initial=np.iinfo(np.int64).min)
+    # A half-life does not matter here: any weight above 0 counts as 1.
+    weight = pairs.interest(_INTEREST, half_life_days=366, now=until)
+    never = np.iinfo(np.int64).min
+    last = np.where(_INTEREST > 0, pairs.last_at, never).max(axis=1, initial=never)
     shown = (weight > 0) & (last >= since) & (last < until)
     scratch.save(f"bucket-{bucket}", pairs.matrix(shown, np.ones(len(weight), np.float32), items))
 

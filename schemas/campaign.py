@@ -53,6 +53,25 @@ class CatalogSettings(_Settings):
     in_stock: bool = True
 
 
+class TrainingSettings(_Settings):
+    """How much history the correlations are learned from.
+
+    The window starts at `window_days` and is widened day by day, to `max_window_days` at most, until it holds
+    `min_records` records (one per user, item and kind of interest).
+    """
+
+    min_records: Annotated[int, Field(ge=1)] = 5_000_000
+    window_days: Annotated[int, Field(ge=1, le=3660)] = 90
+    max_window_days: Annotated[int, Field(ge=1, le=3660)] = 366
+    allow_less: bool = False  # true: train on whatever the widest window holds
+
+    @model_validator(mode="after")
+    def _widens(self) -> Self:
+        if self.max_window_days < self.window_days:
+            raise ValueError(f"max_window_days {self.max_window_days} is less than window_days {self.window_days}")
+        return self
+
+
 class MailSettings(_Settings):
     """When and as what the batch leaves."""
 
@@ -82,6 +101,7 @@ class Campaign(_Settings):
     history: HistorySettings = HistorySettings()
     exclude: ExcludeSettings = ExcludeSettings()
     catalog: CatalogSettings = CatalogSettings()
+    training: TrainingSettings = TrainingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
 

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.lake.code_version import code_version
+from jobs.lake.hashing_file import HashingFile
 from jobs.lake.manifest import FileEntry, Json, Manifest, Window
-from jobs.lake.storage import HashingFile, Storage, open_storage
+from jobs.lake.storage import Storage, open_storage
 from schemas.errors import ConfigError, EmptyPartitionError, PublishConflictError, SchemaError, StorageError
 from schemas.layout import Partition, data_file_name, safe_name
 from schemas.tables import TABLES

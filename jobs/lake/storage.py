@@ -8,7 +8,6 @@ expiry alone: readers start from a manifest and never list.
 import contextlib
 import datetime as dt
 import fcntl
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,10 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-from pyarrow import fs
-
-from schemas.errors import ConfigError, PublishConflictError, StorageError
+from schemas.errors import ConfigError, PublishConflictError
 
 _LOCK_NAME = ".publish.lock"
 
@@ -63,11 +59,17 @@ class Storage(Protocol):
     def list_files(self, path: str) -> Iterator[StoredFile]:
         """Go through all files under the path, in byte order of their paths; nothing there is fine."""
 
+    def drop_unfinished_uploads(self, before: dt.datetime) -> int:
+        """Drop what uploads that were begun before an instant and never finished left; return how many there were."""
+
 
 def open_storage(uri: str) -> Storage:
     """Open the storage that a lake URI names: a local path, `file://…` or `s3://bucket/prefix`."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":
+        # Imported here: local lakes, which are most, need neither boto3 nor its 0.4 s of import.
+        from jobs.lake.s3_storage import S3Storage
+
         return S3Storage(bucket=parts.netloc, prefix=parts.path.strip("/"))
     if parts.scheme in ("", "file"):
         return LocalStorage(Path(parts.path))
@@ -120,7 +122,7 @@ class LocalStorage:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / _LOCK_NAME):
             if self.read(path) != expected:
-                raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+                raise PublishConflictError(changed_since(f"{self.root}/{path}"))
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
             with temporary.open("xb") as file:
                 file.write(data)
@@ -148,7 +150,7 @@ class LocalStorage:
             if found is None:
                 return
             if found != expected:
-                raise PublishConflictError(_conflict(f"{self.root}/{path}"))
+                raise PublishConflictError(changed_since(f"{self.root}/{path}"))
             target.unlink()
             _sync_folder(target.parent)
 
@@ -160,136 +162,12 @@ class LocalStorage:
                     modified_at = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
                     yield StoredFile(item.relative_to(self.folder).as_posix(), found.st_size, modified_at)
 
-
-class S3Storage:
-    """A prefix in an S3 bucket. Credentials, region and endpoint come from the usual AWS variables."""
-
-    def __init__(self, *, bucket: str, prefix: str) -> None:
-        # Imported here: local lakes, which are most, need neither boto3 nor its 0.4 s of import.
-        import boto3
-
-        if not bucket:
-            raise ConfigError("the lake's S3 URI names no bucket; expected s3://bucket/prefix")
-        self.bucket, self.prefix = bucket, prefix
-        self.root = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._client = boto3.client("s3")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        self._filesystem = fs.S3FileSystem(endpoint_override=endpoint, region=self._client.meta.region_name)
-
-    def _key(self, path: str) -> str:
-        return f"{self.prefix}/{path}" if self.prefix else path
-
-    def read(self, path: str) -> bytes | None:
-        try:
-            with self._filesystem.open_input_file(f"{self.bucket}/{self._key(path)}") as file:
-                return bytes(file.read())
-        except FileNotFoundError:
-            return None
-
-    def create(self, path: str) -> IO[bytes]:
-        file: IO[bytes] = self._filesystem.open_output_stream(f"{self.bucket}/{self._key(path)}")
-        return file
-
-    def replace_if(self, path: str, data: bytes, expected: bytes | None) -> None:
-        from botocore.exceptions import ClientError
-
-        if self.read(path) != expected:
-            raise PublishConflictError(_conflict(f"{self.root}/{path}"))
-        # The ETag of a single-part put is the MD5 of its bytes (not a security use): no second look-up, no race.
-        condition = (
-            {"IfNoneMatch": "*"}
-            if expected is None
-            else {"IfMatch": f'"{hashlib.md5(expected, usedforsecurity=False).hexdigest()}"'}
-        )
-        try:
-            self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, **condition)  # type: ignore[arg-type]
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
-                # A put that timed out after it had succeeded is answered so when it is tried again.
-                if self.read(path) == data:
-                    return
-                raise PublishConflictError(_conflict(f"{self.root}/{path}")) from error
-            raise StorageError(f"{self.root}/{path}: S3 refused the write ({code}); check bucket and rights") from error
-
-    def delete_folder(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._filesystem.delete_dir(f"{self.bucket}/{self._key(path)}")
-
-    def delete_if(self, path: str, expected: bytes) -> None:
-        from botocore.exceptions import ClientError
-
-        key = self._key(path)
-        try:
-            found = self._client.get_object(Bucket=self.bucket, Key=key)
-            if found["Body"].read() != expected:
-                raise PublishConflictError(_conflict(f"{self.root}/{path}"))
-            # Stores that do not know the condition on a delete ignore it; the comparison then narrows the race.
-            self._client.delete_object(Bucket=self.bucket, Key=key, IfMatch=found["ETag"])
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("NoSuchKey", "404"):
-                return
-            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
-                raise PublishConflictError(_conflict(f"{self.root}/{path}")) from error
-            raise StorageError(
-                f"{self.root}/{path}: S3 refused the delete ({code}); check bucket and rights"
-            ) from error
-
-    def list_files(self, path: str) -> Iterator[StoredFile]:
-        start = len(self._key(""))
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(path) + "/")
-        for page in pages:
-            for item in page.get("Contents", []):
-                if item["Key"].endswith("/"):  # what pyarrow leaves so that a folder stays when it is empty
-                    continue
-                yield StoredFile(item["Key"][start:], item["Size"], item["LastModified"].astimezone(dt.UTC))
+    def drop_unfinished_uploads(self, before: dt.datetime) -> int:
+        return 0
 
 
-class HashingFile:
-    """A file for pyarrow's writers that counts and hashes what passes through."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.bytes_written = 0
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self._file.write(data)
-        self.bytes_written += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.bytes_written
-
-    def flush(self) -> None:
-        """Nothing to do: close makes the bytes durable."""
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._file.close()
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def as_arrow(self) -> pa.NativeFile:
-        return pa.PythonFile(self, mode="w")
-
-
-def _conflict(path: str) -> str:
+def changed_since(path: str) -> str:
+    """Say that somebody else wrote a file that only one writer may write."""
     return f"{path} changed since it was read; expected to be its only writer. Run the job again on what is there now"
 
 

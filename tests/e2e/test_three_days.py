@@ -56,7 +56,7 @@ class Night:
             export_table.main(**common, table=table, source=SOURCE, data=self.shop, buckets=4)
         index_items.main(**common)
         fold_profiles.main(**common)
-        train_correlations.main(**common)
+        train_correlations.main(**common, campaign=CAMPAIGN)
         result = recommend_items.main(**common, campaign=CAMPAIGN)
         finish_build.main(**common, campaign=CAMPAIGN)
         return result

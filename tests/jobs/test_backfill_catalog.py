@@ -78,7 +78,7 @@ class Shop:
                 export_table.main(**common, table=table, source=source, data=str(self.folder), buckets=3)
             index_items.main(**common)
             fold_profiles.main(**common)
-            train_correlations.main(**common)
+            train_correlations.main(**common, campaign=self.campaign)
             recommend_items.main(**common, campaign=self.campaign)
             finish_build.main(**common, campaign=self.campaign)
 

@@ -23,7 +23,7 @@ from small_shop import (
 
 from jobs.lake.buckets import bucket_of
 from jobs.lake.lake import Lake
-from jobs.lake.storage import HashingFile
+from jobs.lake.hashing_file import HashingFile
 from schemas.errors import ConfigError, EmptyPartitionError, SchemaError, StorageError
 from schemas.layout import Partition
 from schemas.tables import TABLES

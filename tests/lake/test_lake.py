@@ -12,9 +12,11 @@ from pathlib import Path
 
 import boto3
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from jobs.lake import lake as lake_module
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest, Window
 from schemas.errors import ConfigError, EmptyPartitionError, PublishConflictError, SchemaError, StorageError
@@ -131,6 +133,54 @@ def test_the_number_of_buckets_is_settled_once(lake):
         Lake.open(lake.uri, buckets=8)
 
 
+def test_uploads_that_were_never_finished_are_dropped_when_they_are_old(lake):
+    if not lake.uri.startswith("s3://"):
+        assert lake.storage.drop_unfinished_uploads(dt.datetime.now(dt.UTC)) == 0
+        return
+    bucket = lake.uri.removeprefix("s3://").split("/")[0]
+    client = boto3.client("s3")
+    for key in ("prefix/events/a", "prefix/events/b", "other/c"):
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)
+        client.upload_part(Bucket=bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x")
+    # The test endpoint dates every upload to 2010.
+    assert lake.storage.drop_unfinished_uploads(dt.datetime(2000, 1, 1, tzinfo=dt.UTC)) == 0
+    assert lake.storage.drop_unfinished_uploads(dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)) == 2
+    left = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    assert [upload["Key"] for upload in left] == ["other/c"]
+
+
+def flipped(good, rng):
+    data = bytearray(good)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+def test_of_300_flipped_bits_none_goes_unseen(tmp_path, codec, monkeypatch):
+    monkeypatch.setitem(lake_module._WRITE_OPTIONS, "compression", codec)
+    monkeypatch.setitem(lake_module._WRITE_OPTIONS, "compression_level", None)
+    lake = Lake.open(str(tmp_path), buckets=1)
+    attempt = lake.attempt(PARTITION, "run")
+    manifest = attempt.publish([attempt.write(rows(1, count=500))], inputs=[], parameters={})
+    path = tmp_path / manifest.folder / manifest.files[0].name
+    good, rng, noticed = path.read_bytes(), random.Random(7), 0
+    content = pq.read_table(path)
+    by_pages_alone = 0
+    for _ in range(300):
+        bad = flipped(good, rng)
+        path.write_bytes(bad)
+        with pytest.raises(StorageError, match="not the file its manifest names"):
+            lake.read(manifest)
+        noticed += 1
+        try:
+            by_pages_alone += not pq.read_table(pa.BufferReader(bad), page_checksum_verification=True).equals(content)
+        except (OSError, pa.ArrowException, UnicodeDecodeError):
+            continue
+    assert noticed == 300
+    # Page checksums cover pages, not their headers: alone they let a few flips of a small file through.
+    assert by_pages_alone <= 5
+
+
 def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
     lake = Lake.open(str(tmp_path), buckets=1)
     manifest = publish(lake, 1)
@@ -179,6 +229,7 @@ import sys
 sys.path.insert(0, {root!r})
 sys.path.insert(0, {here!r})
 from test_lake import publish
+from jobs.lake import lake as lake_module
 from jobs.lake.lake import Lake
 lake = Lake.open(sys.argv[1])
 print("go", flush=True)

@@ -18,7 +18,7 @@ FORBIDDEN = {
 # The vendors that stand in one module each.
 ONE_MODULE = {
     "sendgrid": "jobs/delivery/sendgrid_client.py",
-    "boto3": "jobs/lake/storage.py",
+    "boto3": "jobs/lake/s3_storage.py",
     "great_expectations": "jobs/quality/gates.py",
     "sparse_dot_topn": "jobs/ranking/sparse_product.py",
 }

@@ -12,7 +12,7 @@ import pytest
 
 from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
 from ryml_airflow.stack.run_settings import RunSettings, Source
-from ryml_airflow.stack.secret_files import ensure_key, ensure_secrets
+from ryml_airflow.stack.secret_files import _write, ensure_key, ensure_secrets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,6 +40,8 @@ def test_secrets_are_private_and_stay(tmp_path: Path) -> None:
     assert len(base64.urlsafe_b64decode(before["fernet_key"])) == 32
     assert json.loads(before["passwords.json"])["admin"] == password
     assert len({*before.values(), password}) == len(before) + 1
+    _write(tmp_path / "other", "value")  # private from its first moment, not made so afterwards
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o600
 
 
 @pytest.mark.usefixtures("permissive_umask")

@@ -34,7 +34,7 @@ def main(root: Path, scenario: str) -> int:
             logs=root / "logs",
             environment=os.environ,
             interruption=interruption,
-            grace_seconds=GRACE_SECONDS,
+            grace_seconds=GRACE_SECONDS * (6 if scenario == "ends slowly" else 1),
         )
 
         def body() -> int:
@@ -50,7 +50,7 @@ def main(root: Path, scenario: str) -> int:
                 while not supervisor.is_done("step"):
                     supervisor.pause(0.05)
                 (root / "ready").touch()
-                if scenario == "ends":
+                if scenario.startswith("ends"):
                     return 0
                 while True:
                     supervisor.pause(60)

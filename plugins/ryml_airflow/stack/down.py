@@ -15,7 +15,7 @@ _LAUNCHER_SECONDS = GRACE_SECONDS + 15.0
 _POLL_SECONDS = 0.1
 
 
-def down(root: Path) -> str:
+def down(root: Path, *, grace_seconds: float = GRACE_SECONDS) -> str:
     """Stop the launcher, which stops the rest; then whatever has no launcher any more. Say what was done."""
     record = read_record(root)
     launcher = record.launcher if record else None
@@ -26,18 +26,18 @@ def down(root: Path) -> str:
         deadline = time.monotonic() + _LAUNCHER_SECONDS
         while launcher.is_running and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-    leftovers = end_leftovers(root)
+    leftovers = end_leftovers(root, grace_seconds=grace_seconds)
     if was_running:
         return "Stopped." if not leftovers else f"Stopped; {leftovers} processes did not stop with their launcher."
     return f"Stopped {leftovers} processes that had lost their launcher." if leftovers else "Nothing was running."
 
 
-def end_leftovers(root: Path) -> int:
+def end_leftovers(root: Path, *, grace_seconds: float = GRACE_SECONDS) -> int:
     """End every process of this root's stack except the caller, with or without a record of it; say how many."""
     record = read_record(root)
     recorded = [(process.pid, process.fingerprint) for process in record.processes] if record else []
     found = members(root, recorded)
     if found:
-        end_all(lambda: members(root, recorded), leaders=recorded, grace_seconds=GRACE_SECONDS)
+        end_all(lambda: members(root, recorded), leaders=recorded, grace_seconds=grace_seconds)
     remove_record(root)
     return len(found)

@@ -12,6 +12,7 @@ DATE =
 DAYS = 1
 SOURCE =
 DATA =
+LAKE =
 EXIT =
 API_PORT ?= 8080
 REHEARSAL_PORT ?= 8085
@@ -32,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test check fix lock clean venv
+.PHONY: help run stop install install-dev test check golden fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -44,13 +45,14 @@ help: ## list the commands and variables
 	@echo '  DAYS=$(DAYS)                how many dates, one after the other'
 	@echo '  SOURCE=               settings file of the source (docs/examples/demo_shop.toml)'
 	@echo '  DATA=                 where the data is (what the settings file says)'
+	@echo '  LAKE=                 the lake: a folder or s3://bucket/prefix (a folder under .airflow/)'
 	@echo '  EXIT=                 1: leave after the batch, with status 0 if it succeeded'
 	@echo '  API_PORT=$(API_PORT)         Airflow: user interface and API'
 	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
 	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
 
 run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send
-	@$(stack) up --users '$(USERS)' --date '$(DATE)' --days '$(DAYS)' --source '$(SOURCE)' --data '$(DATA)' \
+	@$(stack) up --users '$(USERS)' --date '$(DATE)' --days '$(DAYS)' --source '$(SOURCE)' --data '$(DATA)' --lake '$(LAKE)' \
 		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' $(if $(filter-out 0,$(EXIT)),--exit)
 
 stop: ## stop what runs, or what a lost terminal left
@@ -110,6 +112,9 @@ check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+golden: install-dev ## write the golden files of rendered tasks anew; look at the diff
+	@$(python) -m pytest -q tests/dags --golden
 
 fix: install-dev ## put right what ruff can put right
 	@$(VENV)/bin/ruff check --fix .

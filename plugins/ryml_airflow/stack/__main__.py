@@ -26,6 +26,7 @@ def arg_parser() -> argparse.ArgumentParser:
     start.add_argument("--users", type=_count, default=5000, help="size of the demo shop")
     start.add_argument("--date", type=_date, default=None, help="first date, YYYY-MM-DD (default: the source's)")
     start.add_argument("--days", type=_count, default=1, help="how many dates, one after the other")
+    start.add_argument("--lake", default="", help="the lake: a folder or s3://bucket/prefix (default: a folder here)")
     start.add_argument("--api-port", type=int, default=8080, help="port of Airflow's UI and API (API_PORT)")
     start.add_argument("--rehearsal-port", type=int, default=8085, help="port of the provider (REHEARSAL_PORT)")
     start.add_argument("--exit", action="store_true", help="leave after the batch, with status 0 if it succeeded")
@@ -50,6 +51,7 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
             api_port=arguments.api_port,
             rehearsal_port=arguments.rehearsal_port,
             leaves_after_batch=arguments.exit,
+            lake=_lake(arguments.lake),
         )
         return up(options, terminal=terminal, environ=os.environ)
     except RymlError as error:
@@ -62,6 +64,12 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return 1
     except InterruptedBySignalError as error:
         return error.exit_status
+
+
+def _lake(text: str) -> str | None:
+    if not text or "://" in text:
+        return text or None
+    return str(Path(text).expanduser().resolve())
 
 
 def _folder(text: str) -> Path:

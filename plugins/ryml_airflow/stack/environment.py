@@ -33,7 +33,7 @@ def component_environment(settings: RunSettings, *, rehearsal_key: str, inherite
         "AIRFLOW_HOME": str(settings.root),
         "AIRFLOW__API__PORT": str(settings.api_port),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.ui_url}/execution/",
-        "AIRFLOW__RYML__LAKE": str(settings.work / "lake"),
+        "AIRFLOW__RYML__LAKE": settings.lake,
         "AIRFLOW__RYML__SOURCE": str(settings.source.path),
         "AIRFLOW__RYML__DATA": settings.data,
         "AIRFLOW__RYML__LEDGER": f"sqlite:///{settings.work / 'ledger.db'}",

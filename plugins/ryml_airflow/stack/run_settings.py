@@ -1,5 +1,6 @@
 """What one `make run` was asked to do: which source, which dates, where its files lie, which ports."""
 
+import hashlib
 import tomllib
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -37,6 +38,7 @@ class RunSettings:
     api_port: int
     rehearsal_port: int
     leaves_after_batch: bool
+    lake_uri: str | None = None  # where the lake is, if not in the work folder
 
     @property
     def is_demo(self) -> bool:
@@ -46,7 +48,12 @@ class RunSettings:
     @property
     def work(self) -> Path:
         """The folder of this source and size, so that two shops never mix."""
-        return work_folder(self.root, self.source, self.users, self.dates[0])
+        return work_folder(self.root, self.source, self.users, self.dates[0], self.lake_uri)
+
+    @property
+    def lake(self) -> str:
+        """The lake: a folder or s3://bucket/prefix."""
+        return self.lake_uri or str(self.work / "lake")
 
     @property
     def shop_first_date(self) -> date:
@@ -74,13 +81,18 @@ class RunSettings:
         return self.root / ".airflow" / "secrets"
 
 
-def work_folder(root: Path, source: Source, users: int, first_date: date) -> Path:
-    """Name the work folder: only the demo shop has a size, and a shop that begins earlier is another shop."""
+def work_folder(root: Path, source: Source, users: int, first_date: date, lake_uri: str | None = None) -> Path:
+    """Name the work folder: only the demo shop has a size, and a shop that begins earlier is another shop.
+
+    A lake elsewhere has a folder of its own too: its ledger must not be another lake's.
+    """
     name = source.name
     if source.name == DEMO_SOURCE:
         name = f"{source.name}-{users}"
         if first_date < (source.default_date or DEMO_DATE):
             name = f"{name}-from-{_first_shop_day(first_date)}"
+    if lake_uri:
+        name = f"{name}-lake-{hashlib.sha256(lake_uri.encode()).hexdigest()[:8]}"
     return root / ".airflow" / "work" / name
 
 

@@ -60,6 +60,7 @@ class UpOptions:
     api_port: int
     rehearsal_port: int
     leaves_after_batch: bool
+    lake: str | None = None
 
 
 def up(options: UpOptions, *, terminal: Terminal, environ: Mapping[str, str]) -> int:
@@ -98,7 +99,7 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
         if first is None:
             problems.append(f"{source.path}: no default_date; expected one, or a date given. Type: make run DATE=...")
         else:
-            demo_database = work_folder(options.root, source, options.users, first) / "shop.db"
+            demo_database = work_folder(options.root, source, options.users, first, options.lake) / "shop.db"
             data = resolve_data(source, options.data, demo_database)
             settings = RunSettings(
                 root=options.root,
@@ -109,6 +110,7 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
                 api_port=options.api_port,
                 rehearsal_port=options.rehearsal_port,
                 leaves_after_batch=options.leaves_after_batch,
+                lake_uri=options.lake,
             )
             if not settings.is_demo and (problem := data_problem(source, data)):
                 problems.append(problem)

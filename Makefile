@@ -41,7 +41,7 @@ help: ## list the commands and variables
 	@echo
 	@echo 'Variables of make run (and what they are by default):'
 	@echo '  USERS=$(USERS)            size of the demo shop'
-	@echo '  DATE=                 first date, YYYY-MM-DD (the source says; the demo: 2026-11-02)'
+	@echo '  DATE=                 first date, YYYY-MM-DD (the source says; the demo: 2026-11-04)'
 	@echo '  DAYS=$(DAYS)                how many dates, one after the other'
 	@echo '  SOURCE=               settings file of the source (docs/examples/demo_shop.toml)'
 	@echo '  DATA=                 where the data is (what the settings file says)'

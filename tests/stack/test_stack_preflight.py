@@ -211,11 +211,11 @@ def test_demo_shops_of_different_size_or_beginning_do_not_mix(tmp_path: Path, go
         checked_settings(options(tmp_path, source, api_port=port, date=date), good_environ)
         for date in (None, dt.date(2026, 11, 9), dt.date(2026, 10, 1))
     )
-    assert at_default.dates[0] == dt.date(2026, 11, 2)
+    assert at_default.dates[0] == dt.date(2026, 11, 4)
     assert at_default.data == str(tmp_path / ".airflow/work/demo_shop-100/shop.db")
     assert at_default.is_demo
     assert later.work == at_default.work
-    assert later.shop_first_date == at_default.shop_first_date == dt.date(2026, 9, 4)
+    assert later.shop_first_date == at_default.shop_first_date == dt.date(2026, 9, 6)
     assert earlier.work == tmp_path / ".airflow/work/demo_shop-100-from-2026-08-03"
     assert earlier.shop_first_date == dt.date(2026, 8, 3)
 

@@ -11,7 +11,7 @@ from schemas.errors import ConfigError
 
 DEMO_SOURCE = "demo_shop"
 # The night of the demo where its settings file names none: fixed, so that everybody sees the same figures.
-DEMO_DATE = date(2026, 11, 2)
+DEMO_DATE = date(2026, 11, 4)
 HISTORY_DAYS = 60  # days of the demo shop up to and with its first night; its settings file asks for as many
 SHOP_SEED = 7
 

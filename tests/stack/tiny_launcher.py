@@ -18,7 +18,7 @@ GRACE_SECONDS = 0.5
 FAMILY = """
 sleep 1000 &
 (setsid sleep 1000 &)
-(setsid bash -c 'trap "" TERM; while true; do sleep 0.05; done' &)
+(setsid bash -c 'trap "" TERM; while ((SECONDS < 120)); do sleep 0.05; done' &)
 wait
 """
 

@@ -1,6 +1,7 @@
 """The page of nights: every campaign and date in the ledger, what was planned, pushed and sent. Counts only."""
 
 import datetime as dt
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow.api_fastapi.core_api.security import get_user
@@ -40,6 +41,14 @@ def _parts(campaign: str, date: dt.date) -> list[dict[str, Any]]:
             continue
         manifest = lake.find(Partition(table.name, date, campaign if table.per_campaign else None))
         if manifest is not None:
-            counts = {name: value for name, value in manifest.metrics.items() if isinstance(value, int | float)}
-            parts.append({"table": table, "manifest": manifest, "counts": counts})
+            parts.append({"table": table, "manifest": manifest, "counts": dict(_counts(manifest.metrics))})
     return parts
+
+
+def _counts(metrics: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
+    """Give the counts of a manifest, those by reason or kind one by one."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}: {key}", count) for key, count in value.items() if isinstance(count, int))
+        elif isinstance(value, int | float):
+            yield name, value

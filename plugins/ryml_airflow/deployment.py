@@ -9,7 +9,7 @@ CAMPAIGNS = REPOSITORY / "dags" / "campaigns"
 
 
 # What the jobs take each option of [ryml] as.
-_TYPES: dict[str, Callable[[str], Any]] = {"lake": str, "source": Path, "data": Path, "ledger": str, "buckets": int}
+_TYPES: dict[str, Callable[[str], Any]] = {"lake": str, "source": Path, "data": str, "ledger": str, "buckets": int}
 
 
 def setting(name: str) -> Any:

@@ -95,7 +95,7 @@ def check_rows(
     bad_address, address_keys = np.zeros(rows.num_rows, np.bool_), pa.nulls(rows.num_rows, pa.string())
     if "email" in columns:
         columns, bad_address, address_keys = _without_bad_addresses(columns)
-    event_ids = text(raw[EVENT_ID_COLUMN]).filter(pa.array(used)) if EVENT_ID_COLUMN in raw else None
+    event_ids = _optional(raw[EVENT_ID_COLUMN]).filter(pa.array(used)) if EVENT_ID_COLUMN in raw else None
     set_aside = ~used & ~passed_over
     schema_columns = [columns[name].filter(pa.array(used)) for name in table.schema.names]
     positions = rows.column(POSITION.name)

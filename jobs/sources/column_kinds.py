@@ -31,6 +31,9 @@ def kind_of(kind: pa.DataType) -> str:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if isinstance(kind, pa.BaseExtensionType):
+        # The PostgreSQL driver gives `numeric` as text under that name.
+        if getattr(kind, "type_name", "") == "numeric":
+            return "number"
         kind = kind.storage_type
     if pa.types.is_timestamp(kind):
         return "instant without a zone" if kind.tz is None else "instant"

@@ -1,6 +1,7 @@
 """Where a source's files lie: a local folder or a prefix on S3, and each file as a stream or as a file to seek in."""
 
 import fnmatch
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -60,11 +61,10 @@ class SourceFile:
         """Open the file to be read anywhere; a packed one is unpacked into a temporary file that has no name."""
         if not self.is_packed:
             return self.filesystem.open_input_file(self.path)
-        unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the Arrow file around it
-        with self.stream() as packed:
+        with tempfile.NamedTemporaryFile() as unpacked, self.stream() as packed:
             shutil.copyfileobj(packed, unpacked, _COPY_BYTES)
-        unpacked.seek(0)
-        return pa.PythonFile(unpacked, mode="r")
+            unpacked.flush()
+            return pa.OSFile(unpacked.name, mode="r")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class SourceFolder:
             return cls(fs.LocalFileSystem(), str(Path(place).absolute()), place)
         if not parts.netloc:
             raise ConfigError(f"the data folder {place} names no bucket; expected s3://bucket/prefix")
-        return cls(fs.S3FileSystem(), f"{parts.netloc}{parts.path}".rstrip("/"), place)
+        # Arrow reads all of these variables but the endpoint.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return cls(fs.S3FileSystem(endpoint_override=endpoint), f"{parts.netloc}{parts.path}".rstrip("/"), place)
 
     def files(self, pattern: str, source: str) -> list[SourceFile]:
         """Find the file of that name, or those that a pattern with `*` fits, in order of their names.

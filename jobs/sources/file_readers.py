@@ -8,7 +8,7 @@ Lines file that was cut off exactly between two lines: `marker` in the settings 
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -57,10 +57,11 @@ def open_file(file: SourceFile, *, delimiter: str, open_end: bool = False) -> Op
 
 
 def _open_parquet(file: SourceFile) -> OpenFile:
-    parquet = pq.ParquetFile(file.seekable(), page_checksum_verification=True)
+    source = file.seekable()
+    parquet = pq.ParquetFile(source, page_checksum_verification=True)
 
     def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
-        with _readable(file), parquet:
+        with _readable(file), source:
             yield from (rows.select(list(uses)) for rows in parquet.iter_batches(BATCH_ROWS, columns=list(uses)))
 
     schema = parquet.schema_arrow
@@ -73,18 +74,18 @@ def _open_csv(file: SourceFile, delimiter: str, *, open_end: bool) -> OpenFile:
     names = _csv_header(file, delimiter)
     _check_distinct(file, names)
 
-    def reader(columns: Sequence[str]) -> pa_csv.CSVStreamingReader:
+    def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
         # Bytes, so that nothing is guessed (`007` is no number) and bad UTF-8 costs its row, not the file.
-        kinds = dict.fromkeys(columns, pa.binary())
+        kinds = dict.fromkeys(list(uses) or names[:1], pa.binary())
         convert = pa_csv.ConvertOptions(
             column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
         )
-        ended = pa.PythonFile(_WithLastRow(file.stream(), len(names), delimiter, open_end=open_end), mode="r")
-        return pa_csv.open_csv(ended, pa_csv.ReadOptions(block_size=_BLOCK_BYTES), parse, convert)
-
-    def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
-        with _readable(file), reader(list(uses) or names[:1]) as rows:
+        text = _WithLastRow(file.stream(), len(names), delimiter)
+        options = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
+        with _readable(file), pa_csv.open_csv(pa.PythonFile(text, mode="r"), options, parse, convert) as rows:
             yield from _without_last_row(file, rows)
+        if text.is_open_end and not open_end:
+            raise SchemaError(_breaks_off(file))
 
     return OpenFile(dict.fromkeys(names, "text"), read)
 
@@ -104,21 +105,25 @@ def _csv_header(file: SourceFile, delimiter: str) -> list[str]:
 
 
 class _WithLastRow:
-    """A CSV stream that is followed by one more row, which comes out as such only if the row before it was whole.
+    """A CSV stream that is followed by one more row, which comes out as such only if no quote before it is open."""
 
-    Behind a line that breaks off the row becomes part of that line, behind an open quote part of its value.
-    """
-
-    def __init__(self, stream: pa.NativeFile, columns: int, delimiter: str, *, open_end: bool) -> None:
+    def __init__(self, stream: pa.NativeFile, columns: int, delimiter: str) -> None:
         self._stream = stream
-        self._tail = (b"\n" if open_end else b"") + delimiter.encode().join([_LAST_ROW] * columns) + b"\n"
+        self._tail = delimiter.encode().join([_LAST_ROW] * columns) + b"\n"
+        self._end = b""
+        self.is_open_end = False
         self.closed = False
 
     def read(self, size: int) -> bytes:
         data: bytes = self._stream.read(size)
-        if not data:
-            data, self._tail = self._tail, b""
-        return data
+        if data:
+            self._end = data[-1:]
+            return data
+        tail, self._tail = self._tail, b""
+        if tail and self._end not in (b"\n", b"\r"):
+            self.is_open_end = True
+            return b"\n" + tail
+        return tail
 
     def close(self) -> None:
         self.closed = True
@@ -143,11 +148,15 @@ def _without_last_row(file: SourceFile, rows: pa_csv.CSVStreamingReader) -> Iter
                 yield last
             last = batch
     if last is None or any(column[-1].as_py() != _LAST_ROW for column in last.columns):
-        raise SchemaError(
-            f"{file.name} breaks off: its last line has no line break, or a quote is never closed. Nothing was "
-            f"exported; write the file again, whole (open_end = true is for files that never end in a line break)"
-        )
+        raise SchemaError(_breaks_off(file))
     yield last.slice(0, last.num_rows - 1)
+
+
+def _breaks_off(file: SourceFile) -> str:
+    return (
+        f"{file.name} breaks off: its last line has no line break, or a quote is never closed. Nothing was exported; "
+        f"write the file again, whole (open_end = true is for files that never end in a line break)"
+    )
 
 
 def _open_json(file: SourceFile) -> OpenFile:

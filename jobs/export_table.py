@@ -54,7 +54,8 @@ def main(
 ) -> dict[str, Any]:
     """Publish the table's partition of the date; return what became of every row.
 
-    `source_uri` stands for the settings' `connection`. `read` = `rows` + `quarantined` + `outside_window`.
+    `source_uri` stands for the settings' `connection`. `read` = `rows` + `quarantined` +
+    `outside_window` + `already_exported`.
     Raises: ConfigError or SchemaError if settings, source and table do not fit; EmptyPartitionError if there is
     nothing for the date; StorageError if the lake cannot be written. Nothing is published then.
     """

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,6 +26,8 @@ PROPERTIES_COLUMN: Final = "properties"
 # When the shop learned of an event. Not a column of the table, but where a source gives it, windows go by it: an event
 # that comes in late then belongs to the day it came, and is neither lost nor counted twice.
 ARRIVAL_COLUMN: Final = "received_at"
+# The shop's own number of an event, the same each time it is sent. Not a column of the table either.
+EVENT_ID_COLUMN: Final = "event_id"
 URL_SPEC: Final = "url"  # `{item_id:url}` in a template: percent-encoded
 
 # Formats of instants that are numbers; anything else is a format of Python's strptime.
@@ -32,6 +35,7 @@ EPOCH_FORMATS: Final = {"epoch_seconds": 1_000_000, "epoch_milliseconds": 1_000,
 
 _NUMERIC: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 Scalar = str | int | float | bool
+_SECRET_WORDS: Final = ("password", "secret", "token", "key")
 
 
 class _Closed(BaseModel):
@@ -94,8 +98,50 @@ def _template_parts(template: str) -> list[tuple[str, str | None, str | None, st
         raise ValueError(f"template {template!r}: {error}") from error
 
 
-class FileTable(_Closed):
-    """One table in files. `path` is relative to the data folder and may hold `*`: the files in order of their names."""
+class _Table(_Closed):
+    """What every table of a source can say, files or query.
+
+    `timezone`: the IANA name of the zone of instants that come without one (otherwise they are UTC). A wall time that
+    the clock skipped in spring is the moment of the change; one that came twice in autumn is the first of the two.
+    `version`: the columns of a source are compared with those of the export before; raise it to accept them as they
+    have become. Any other change of the table's settings does the same.
+    """
+
+    timezone: str | None = None
+    version: Annotated[int, Field(strict=True, ge=1)] = 1
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str | None) -> str | None:
+        if timezone is not None:
+            try:
+                ZoneInfo(timezone)
+            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+                raise ValueError(f"no time zone is called {timezone!r}; expected one like Europe/Berlin") from error
+        return timezone
+
+
+class _Events(_Table):
+    """What is said of events alone.
+
+    `late_days`: for sources without received_at: each export goes over so many days before its window once more and
+    takes the rows that no export had. A row that the shop changed in the meantime counts as another one.
+    `duplicates`: what becomes of rows that are the same in every column, where the source has no event_id. "keep" is
+    the default: somebody who puts the same thing into a basket twice within a second did so twice.
+    """
+
+    late_days: Annotated[int, Field(strict=True, ge=0, le=31)] = 0
+    duplicates: Literal["keep", "quarantine"] = "keep"
+
+
+class FileTable(_Table):
+    """One table in files.
+
+    `path`: relative to the data folder; may hold `*`, and `**` for any number of folders: the files in order of their
+    names.
+    `open_end`: the last line of CSV does not end in a line break. Otherwise a file without it counts as half-written.
+    `marker`: a file in the data folder that is written when all others are complete; without it nothing is read.
+    """
 
     target: ClassVar[Table]
 
@@ -103,6 +149,8 @@ class FileTable(_Closed):
     columns: dict[str, ColumnRule]
     properties: tuple[str, ...] = ()
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    open_end: bool = False
+    marker: str | None = None
 
     @field_validator("columns")
     @classmethod
@@ -125,10 +173,16 @@ class FileTable(_Closed):
         return list(dict.fromkeys([*named, *self.properties]))
 
 
-class EventsFile(FileTable):
+class EventsFile(FileTable, _Events):
     """Events in files; rows of days outside the window are passed over."""
 
     target = EVENTS
+
+    @model_validator(mode="after")
+    def _one_rule_for_late_events(self) -> Self:
+        if self.late_days and ARRIVAL_COLUMN in self.columns:
+            raise ValueError(f"late_days is for sources without {ARRIVAL_COLUMN}, which already tells late events")
+        return self
 
 
 class CatalogFile(FileTable):
@@ -143,7 +197,7 @@ class UsersFile(FileTable):
     target = USERS
 
 
-class QueryTable(_Closed):
+class QueryTable(_Table):
     """One table as a query. Columns beyond the table's go into `properties`, where the table has it."""
 
     needed: ClassVar[frozenset[str]] = frozenset()
@@ -159,7 +213,7 @@ class QueryTable(_Closed):
         return query
 
 
-class EventsQuery(QueryTable):
+class EventsQuery(QueryTable, _Events):
     """Events from :window_start (included) to :window_end (excluded)."""
 
     needed = frozenset({"window_start", "window_end"})
@@ -175,7 +229,7 @@ class FilesSettings(_Source):
     """A shop that is a folder of files.
 
     `default_date`: the day that is run when none is asked for: a late day of the data.
-    `data_folder`: where the files are, relative to the folder of the settings file.
+    `data_folder`: where the files are, relative to the folder of the settings file, or `s3://bucket/prefix`.
     """
 
     kind: Literal["files"]
@@ -186,12 +240,41 @@ class FilesSettings(_Source):
     users: UsersFile
 
 
+class Driver(_Closed):
+    """An ADBC driver that ryml does not bring along.
+
+    `name`: a Python package that holds a driver (`adbc_driver_flightsql`), the name of an installed one, or the path of
+    a shared library (with `entrypoint` where its function has another name than usual).
+    `bind`: how the instants of a window are given to the query: as timestamps in UTC, or as text in ISO 8601.
+    `login_as_options`: user and password of the URI become the options `username` and `password`.
+    """
+
+    name: str
+    entrypoint: str | None = None
+    options: dict[str, str] = {}
+    bind: Literal["timestamp", "text"] = "timestamp"
+    login_as_options: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("options")
+    @classmethod
+    def _no_secret(cls, options: dict[str, str]) -> dict[str, str]:
+        if secret := [name for name in options if any(word in name.lower() for word in _SECRET_WORDS)]:
+            raise ValueError(f"{', '.join(secret)} does not belong into a settings file; name a connection instead")
+        return options
+
+
 class SqlSettings(_Source):
     """A shop that is a database.
 
     `uri`: `sqlite:///{data}`, where {data} is the database's path, or `postgresql://host/name` without a password.
     `connection`: instead of `uri`, an Airflow Connection, which the caller resolves.
     `data_path`: what {data} stands for unless the caller says, relative to the folder of the settings file.
+    `driver`: for databases other than SQLite and PostgreSQL.
     """
 
     kind: Literal["sql"]
@@ -199,6 +282,7 @@ class SqlSettings(_Source):
     connection: str | None = None
     default_date: dt.date | None = None
     data_path: str | None = None
+    driver: Driver | None = None
     events: EventsQuery
     catalog: QueryTable
     users: QueryTable
@@ -252,12 +336,13 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
 
 def helper_columns(table: Table) -> tuple[str, ...]:
     """Columns that a source may give beside the table's own, for the rules alone."""
-    return (ARRIVAL_COLUMN,) if table is EVENTS else ()
+    return (ARRIVAL_COLUMN, EVENT_ID_COLUMN) if table is EVENTS else ()
 
 
 def column_type(table: Table, name: str) -> pa.DataType:
     """The type that a column of the table, or one that helps its rules, ends up with."""
-    return INSTANT if name in helper_columns(table) else table.schema.field(name).type
+    helpers = {ARRIVAL_COLUMN: INSTANT, EVENT_ID_COLUMN: pa.string()}
+    return helpers[name] if name in helper_columns(table) else table.schema.field(name).type
 
 
 def _mapping_problems(table: Table, columns: dict[str, ColumnRule]) -> Iterator[str]:

@@ -26,14 +26,17 @@ EVENT_TYPES: Final = (
 )
 
 QUARANTINE_REASONS: Final = (
+    "bad_encoding",
     "null_user",
     "null_item",
     "unknown_event_type",
     "bad_timestamp",
     "outside_window",
+    "future_timestamp",
     "bad_quantity",
     "bad_price",
     "id_too_long",
+    "duplicate_event",
     "duplicate_item",
     "duplicate_user",
     "missing_field",

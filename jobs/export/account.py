@@ -1,4 +1,7 @@
-"""The count of every row of an export: read = used + set aside + of other days, or nothing is published."""
+"""The count of every row of an export: read = used + set aside + of other days + exported before.
+
+Where it does not come out even, nothing is published.
+"""
 
 import datetime as dt
 from collections import Counter
@@ -18,24 +21,26 @@ from schemas.tables import QUARANTINE_REASONS, Table
 class Account:
     """What became of the rows so far.
 
-    A user whose address is not used stays, so `addresses_dropped` is not part of `quarantined`.
+    A user whose address is not used stays, so `addresses_dropped` is not part of `quarantined`. `late` counts the rows
+    used that are of days before the window, by their day; they are part of `rows`.
     """
 
     read: int = 0
     rows: int = 0
     outside_window: int = 0
     on_last_day: int = 0
+    already_exported: int = 0
+    late: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
     addresses_dropped: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
 
     def add_read(self, checked: Checked) -> None:
-        """Count a batch: its rows read, of other days, and set aside by the rules of single rows."""
+        """Count a batch: its rows read, and those of other days."""
         self.read += checked.read
         self.outside_window += checked.outside
         self.on_last_day += checked.on_last_day
         self.unreadable.update(checked.unreadable)
-        self.add_quarantined(checked.quarantined)
 
     def add_quarantined(self, quarantined: pa.Table) -> None:
         """Count rows that are set aside."""
@@ -51,10 +56,11 @@ class Account:
         Raises: StorageError, EmptyPartitionError.
         """
         set_aside = self.quarantined.total()
-        if self.read != self.rows + set_aside + self.outside_window:
+        if self.read != self.rows + set_aside + self.outside_window + self.already_exported:
             raise StorageError(
                 f"{table.name} of {date}: {self.read} rows read, but {self.rows} used + {set_aside} quarantined + "
-                f"{self.outside_window} of other days; nothing was published. This is a defect of ryml: report it"
+                f"{self.outside_window} of other days + {self.already_exported} exported before; nothing was "
+                f"published. This is a defect of ryml: report it"
             )
         if self.rows and self.on_last_day:
             return
@@ -86,6 +92,8 @@ class Account:
             "quarantined": self.quarantined.total(),
             "quarantined_by_reason": _in_order(self.quarantined),
             "outside_window": self.outside_window,
+            "already_exported": self.already_exported,
+            "late_by_day": dict(sorted(self.late.items())),
             "addresses_dropped_by_reason": _in_order(self.addresses_dropped),
             "unreadable_optional_values": dict(sorted(self.unreadable.items())),
         }

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,16 +11,21 @@ import pyarrow as pa
 
 from jobs.export.account import Account
 from jobs.export.bucket_files import BucketFiles
+from jobs.export.drift import column_metrics, known_columns, remembered, table_digest
+from jobs.export.late_events import look_back
+from jobs.export.settle_events import EventSettler
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import Window
 from jobs.lake.summary import summarise
 from jobs.quality.row_rules import Checked, check_rows
 from jobs.quality.snapshot_rules import Snapshot
-from jobs.sources.protocol import Source
+from jobs.sources.protocol import Reading, Source
 from schemas.errors import StorageError
 from schemas.layout import Partition
-from schemas.source import SourceSettings
+from schemas.source import EventsFile, EventsQuery, FileTable, QueryTable, SourceSettings
 from schemas.tables import EVENTS, Table
+
+log = logging.getLogger(__name__)
 
 
 def write_partition(
@@ -32,20 +38,41 @@ def write_partition(
     settings: SourceSettings,
     run_id: str,
 ) -> dict[str, Any]:
-    """Stream the source into a new attempt and publish it; return what became of every row."""
+    """Stream the source into a new attempt and publish it; return what became of every row.
+
+    Raises: SchemaError if the source has not the columns that it had at the export before.
+    """
     data = lake.attempt(Partition(table.name, date), run_id)
     aside = lake.attempt(Partition(f"quarantine_{table.name}", date), run_id)
     parameters = {"source": source.name, "settings_sha256": settings_digest(settings)}
+    said: FileTable | QueryTable = getattr(settings, table.name)
+    digest = table_digest(settings, table)
+    before = remembered(lake, table, date, digest)
+    back = look_back(lake, window, said.late_days if isinstance(said, EventsFile | EventsQuery) else 0)
     with _explained(lake):
         with _dropped_on_failure(data, aside), BucketFiles(data) as good_files, BucketFiles(aside) as aside_files:
-            account = _stream(table, window, source, good_files, aside_files)
+            with (
+                source.reading(table, back.reach, known_columns=known_columns(before)) as reading,
+                contextlib.closing(reading.batches),  # type: ignore[type-var]  # sources are generators
+            ):
+                columns = column_metrics(table, reading, before, digest)
+                if columns["new_source_columns"]:
+                    log.warning("%s has new columns: %s", table.name, ", ".join(columns["new_source_columns"]))
+                files = _Files(good_files, aside_files)
+                if table is EVENTS:
+                    whole_rows = isinstance(said, EventsFile | EventsQuery) and said.duplicates == "quarantine"
+                    with EventSettler(back, window, whole_rows=whole_rows) as settler:
+                        _stream_events(_checked(table, back.reach, reading, said.timezone, files), settler, files)
+                else:
+                    _stream_snapshot(table, _checked(table, window, reading, said.timezone, files), files)
+            account = files.account
             account.check(table, date, window, source.name)
-            files, aside_entries = good_files.finish(), aside_files.finish()
-            account.check_written(sum(entry.rows for entry in files), sum(entry.rows for entry in aside_entries))
+            entries, aside_entries = good_files.finish(), aside_files.finish()
+            account.check_written(sum(entry.rows for entry in entries), sum(entry.rows for entry in aside_entries))
         # The data's manifest comes last: it is what the next stage starts from.
         aside_manifest = aside.publish(aside_entries, inputs=[], parameters=parameters, window=window)
-        metrics = account.as_json() | {"quarantine_sha256": aside_manifest.content_sha256}
-        manifest = data.publish(files, inputs=[], parameters=parameters, window=window, metrics=metrics)
+        metrics = account.as_json() | columns | {"quarantine_sha256": aside_manifest.content_sha256}
+        manifest = data.publish(entries, inputs=back.earlier, parameters=parameters, window=window, metrics=metrics)
     return {
         "table": table.name,
         "date": date.isoformat(),
@@ -59,36 +86,57 @@ def settings_digest(settings: SourceSettings) -> str:
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
 
-def _stream(table: Table, window: Window, source: Source, good_files: BucketFiles, aside_files: BucketFiles) -> Account:
-    account = Account()
+class _Files:
+    """Where rows go, and the count of them."""
 
-    def checked() -> Iterator[Checked]:
-        batches = source.batches(table, window)
-        with contextlib.closing(batches):  # type: ignore[type-var]  # sources are generators
-            for rows in batches:
-                result = check_rows(table, rows, window, holds_all_days=source.holds_all_days)
-                account.add_read(result)
-                aside_files.write(result.quarantined)
-                yield result
+    def __init__(self, good: BucketFiles, aside: BucketFiles) -> None:
+        self._good = good
+        self._aside = aside
+        self.account = Account()
 
-    def use(good: pa.Table) -> None:
-        account.rows += good.num_rows
-        good_files.write(good)
+    def use(self, good: pa.Table) -> None:
+        """Write rows that are used."""
+        self.account.rows += good.num_rows
+        self._good.write(good)
 
-    if table is EVENTS:
-        for result in checked():
-            use(result.good)
-        return account
+    def set_aside(self, quarantined: pa.Table) -> None:
+        """Write rows that are not used."""
+        self.account.add_quarantined(quarantined)
+        self._aside.write(quarantined)
+
+    def drop_addresses(self, addresses: pa.Table) -> None:
+        """Write which users stay without their address."""
+        self.account.add_addresses(addresses)
+        self._aside.write(addresses)
+
+
+def _checked(table: Table, window: Window, reading: Reading, zone: str | None, files: _Files) -> Iterator[Checked]:
+    """Hold each batch to the rules of single rows."""
+    for rows in reading.batches:
+        result = check_rows(table, rows, window, holds_all_days=reading.holds_all_days, zone=zone)
+        files.account.add_read(result)
+        files.set_aside(result.quarantined)
+        yield result
+
+
+def _stream_events(batches: Iterator[Checked], settler: EventSettler, files: _Files) -> None:
+    for checked in batches:
+        files.use(settler.add(checked))
+    for settled in settler.settle():
+        files.use(settled.good)
+        files.set_aside(settled.quarantined)
+        files.account.already_exported += settled.already_exported
+        files.account.late.update(settled.late)
+
+
+def _stream_snapshot(table: Table, batches: Iterator[Checked], files: _Files) -> None:
     with Snapshot(table) as snapshot:
-        for result in checked():
-            snapshot.add(result)
+        for checked in batches:
+            snapshot.add(checked)
         for settled in snapshot.settle():
-            use(settled.good)
-            account.add_quarantined(settled.quarantined)
-            account.add_addresses(settled.addresses)
-            aside_files.write(settled.quarantined)
-            aside_files.write(settled.addresses)
-    return account
+            files.use(settled.good)
+            files.set_aside(settled.quarantined)
+            files.drop_addresses(settled.addresses)
 
 
 @contextlib.contextmanager

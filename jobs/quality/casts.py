@@ -32,6 +32,8 @@ _INSTANT: Final = (
     r"^(1[6-9]|2\d)\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
     r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-](0\d|1[0-4])(:?[0-5]\d)?)?)?$"
 )
+_WITHOUT_ZONE: Final = r"^(.{11}[0-9:.]+)$"
+_ZONE: Final = r"^.{11}[0-9:.]+(Z|[+-][0-9:]+)\s*$"
 _NO_SUCH_DAY: Final = r"^.{4}-((04|06|09|11)-31|02-3[01])"
 _YES: Final = pa.array(["true", "t", "yes", "y", "1"])
 _NO: Final = pa.array(["false", "f", "no", "n", "0"])
@@ -82,6 +84,17 @@ def sound_text(values: pa.Array) -> pa.Array:
     return pa.concat_arrays([sound_text(raw.slice(0, half)), sound_text(raw.slice(half))])
 
 
+def is_badly_encoded(values: pa.Array) -> Mask:
+    """Tell where there is text that is not UTF-8."""
+    kind = values.type
+    if not (pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return np.zeros(len(values), np.bool_)
+    sound = sound_text(values)
+    if sound.null_count == values.null_count:
+        return np.zeros(len(values), np.bool_)
+    return as_mask(values.is_valid()) & ~as_mask(sound.is_valid())
+
+
 def text(values: pa.Array) -> pa.Array:
     """Write values as text, to the byte; whole numbers in doubles (ids beside nulls in pandas) without `.0`."""
     kind = values.type
@@ -116,20 +129,22 @@ def flags(values: pa.Array) -> pa.Array:
     return keep(yes, as_mask(pc.or_(yes, pc.is_in(words, value_set=_NO))))
 
 
-def instants(values: pa.Array, name: str) -> pa.Array:
-    """Read instants: ISO 8601 text, dates (their midnight) and timestamps; without a zone they are UTC.
+def instants(values: pa.Array, name: str, zone: str | None = None) -> pa.Array:
+    """Read instants: ISO 8601 text, dates (their midnight) and timestamps; without a zone they are in `zone`, or UTC.
 
+    A wall time that the clocks skipped is the moment of the change, one that came twice the first of the two.
     Finer than a microsecond is cut off. Raises: SchemaError for numbers, whose unit only the settings can tell.
     """
     kind = values.type
     if pa.types.is_null(kind):
         return pa.nulls(len(values), INSTANT)
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _instants_from_text(pc.ascii_trim_whitespace(sound_text(values)))
+        return _instants_from_text(pc.ascii_trim_whitespace(sound_text(values)), zone)
     if pa.types.is_date(kind):
-        return _instants_from_units(values.cast(pa.timestamp("ms" if pa.types.is_date64(kind) else "s")))
+        midnights = values.cast(pa.timestamp("ms" if pa.types.is_date64(kind) else "s"))
+        return _localised(_instants_from_units(midnights), zone)
     if pa.types.is_timestamp(kind):
-        return _instants_from_units(values)
+        return _localised(_instants_from_units(values), zone if kind.tz is None else None)
     raise SchemaError(
         f"column {name} is {kind}; expected text in ISO 8601 or a timestamp: give it a format, such as epoch_seconds"
     )
@@ -142,17 +157,26 @@ def instants_from_epoch(values: pa.Array, us_per_unit: int) -> pa.Array:
     return pc.round(keep(counted, as_mask(inside))).cast(pa.int64()).cast(INSTANT)
 
 
-def instants_from_format(values: pa.Array, pattern: str) -> pa.Array:
-    """Read text by a format of Python's strptime; without %z the instants are UTC."""
+def has_own_zone(values: pa.Array) -> bool:
+    """Tell whether any instant in a column says which zone it is in."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return bool(as_mask(pc.match_substring_regex(sound_text(values), _ZONE)).any())
+    return bool(pa.types.is_timestamp(kind) and kind.tz is not None)
+
+
+def instants_from_format(values: pa.Array, pattern: str, zone: str | None = None) -> pa.Array:
+    """Read text by a format of Python's strptime; without %z the instants are in `zone`, or UTC."""
     # pandas: Arrow's own strptime takes 30 February for 1 March and knows no fractions of a second. Imported here,
     # because its 0.4 s are for the few sources that need it.
     import pandas as pd
 
     parsed = pd.to_datetime(text(values).to_pandas(), format=pattern, errors="coerce", utc=True)
-    return _instants_from_units(pa.array(parsed, pa.timestamp("ns", tz="UTC")))
+    read = _instants_from_units(pa.array(parsed, pa.timestamp("ns", tz="UTC")))
+    return read if "%z" in pattern else _localised(read, zone)
 
 
-def _instants_from_text(trimmed: pa.Array) -> pa.Array:
+def _instants_from_text(trimmed: pa.Array, zone: str | None) -> pa.Array:
     shaped = as_mask(pc.match_substring_regex(trimmed, _INSTANT))
     shaped &= ~as_mask(pc.match_substring_regex(trimmed, _NO_SUCH_DAY))
     stamps = keep(trimmed, shaped)
@@ -161,10 +185,21 @@ def _instants_from_text(trimmed: pa.Array) -> pa.Array:
         years = pc.utf8_slice_codeunits(stamps, 0, 4).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False)
         is_leap = (years % 4 == 0) & ((years % 100 != 0) | (years % 400 == 0))
         stamps = keep(stamps, ~leap_day | is_leap)
-    stamps = pc.replace_substring_regex(stamps, r"^(.{10})$", r"\1T00:00:00Z")
+    stamps = pc.replace_substring_regex(stamps, r"^(.{10})$", r"\1T00:00:00")
     stamps = pc.replace_substring_regex(stamps, r"\.(\d{6})\d+", r".\1")
-    stamps = pc.replace_substring_regex(stamps, r"^(.{11}[0-9:.]+)$", r"\1Z")
-    return stamps.cast(INSTANT)
+    if zone is None:
+        return pc.replace_substring_regex(stamps, _WITHOUT_ZONE, r"\1Z").cast(INSTANT)
+    without = as_mask(pc.match_substring_regex(stamps, _WITHOUT_ZONE))
+    read = pc.replace_substring_regex(stamps, _WITHOUT_ZONE, r"\1Z").cast(INSTANT)
+    return pc.coalesce(_localised(keep(read, without), zone), keep(read, ~without))
+
+
+def _localised(wall_times: pa.Array, zone: str | None) -> pa.Array:
+    """Take wall times of a zone, read as if they were UTC, to their instants."""
+    if zone is None:
+        return wall_times
+    naive = wall_times.cast(pa.int64()).cast(pa.timestamp("us"))
+    return pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="latest").cast(INSTANT)
 
 
 def _instants_from_units(values: pa.Array) -> pa.Array:

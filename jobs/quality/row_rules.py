@@ -3,10 +3,12 @@
 The rules of a table are tried in the order in which its function below lists them; the first that a row breaks is its
 reason. They are Arrow and numpy expressions over whole columns.
 
-Ids are text to the byte (`007` and trailing spaces stay); an empty id is no id. Text that is not UTF-8 counts as
-missing. An optional value that cannot be read, or is empty, is null and the row stays.
+Ids are text to the byte (`007` and trailing spaces stay); an empty id is no id. A row whose ids or other needed text
+are not UTF-8 is set aside. An optional value that cannot be read, or is empty, is null and the row stays.
 
-An event belongs to the window in which it arrived: `received_at` where the source has it, else `occurred_at`.
+An event belongs to the window in which it arrived: `received_at` where the source has it, else `occurred_at`. It
+cannot have happened long after it arrived, nor after its window: then a clock went wrong, and what it says would be
+the newest thing about its user for as long.
 """
 
 import datetime as dt
@@ -19,11 +21,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake.manifest import Window
-from jobs.quality.casts import Mask, as_mask, flags, instants, keep, money, numbers, plain, text
-from jobs.quality.email_addresses import canonical, is_address
+from jobs.quality.casts import (
+    Mask,
+    as_mask,
+    flags,
+    instants,
+    is_badly_encoded,
+    keep,
+    money,
+    numbers,
+    plain,
+    text,
+)
+from jobs.quality.email_addresses import canonical, collision_key, is_address
 from jobs.quality.quarantine import quarantine_rows
 from schemas.errors import SchemaError
-from schemas.source import ARRIVAL_COLUMN
+from schemas.source import ARRIVAL_COLUMN, EVENT_ID_COLUMN
 from schemas.tables import EVENT_TYPES, INSTANT, QUARANTINE, Table
 
 POSITION: Final = QUARANTINE.schema.field("source_position")
@@ -33,6 +46,7 @@ MAX_QUANTITY: Final = 1_000_000
 MAX_PRICE: Final = 9_999_999_999  # what MONEY holds, less one unit to round in
 _SMALLEST_PRICE: Final = 0.00005  # rounds to 0.0001, the smallest that MONEY holds
 _MAX_STOCK: Final = 2**31 - 1
+_CLOCK_TOLERANCE: Final = dt.timedelta(minutes=15)  # of the clocks of a shop and of those who visit it
 
 Columns = Mapping[str, pa.Array]
 Rule = tuple[str, Mask]
@@ -44,14 +58,17 @@ Rules = tuple[list[Rule], dict[str, pa.Array], pa.Array | None]
 class Checked:
     """What became of one batch.
 
-    `good` has the table's schema, `positions` and `bad_address` are parallel to it. `outside` counts the rows of other
-    days, which are neither used nor set aside; `on_last_day` the good rows of the window's last day; `unreadable` the
-    optional values that became null.
+    `good` has the table's schema. Parallel to it are `positions`, `bad_address`, `address_keys` (what a user's address
+    is compared by, whether mail can go to it or not) and `event_ids` (None where the source has none). `outside` counts
+    the rows of other days, which are neither used nor set aside; `on_last_day` the good rows of the window's last day;
+    `unreadable` the optional values that became null.
     """
 
     good: pa.Table
     positions: pa.Array
     bad_address: Mask
+    address_keys: pa.Array
+    event_ids: pa.Array | None
     quarantined: pa.Table
     read: int
     outside: int
@@ -59,22 +76,26 @@ class Checked:
     unreadable: Mapping[str, int]
 
 
-def check_rows(table: Table, rows: pa.RecordBatch, window: Window, *, holds_all_days: bool) -> Checked:
+def check_rows(
+    table: Table, rows: pa.RecordBatch, window: Window, *, holds_all_days: bool, zone: str | None = None
+) -> Checked:
     """Split a batch that has the table's columns, loosely typed, and `source_position`.
 
     `holds_all_days`: the source cannot be asked for a window, so rows of other days are passed over; otherwise
     they are set aside as outside_window, because the query does not do what it says.
+    `zone`: the time zone of instants that come without one; otherwise they are UTC.
     Raises: SchemaError if a column is missing or of a type that nothing can be read from.
     """
     raw = _plain_columns(table, rows)
-    rules, columns, arrived_at = _RULES[table.name](raw, window)
+    rules, columns, arrived_at = _RULES[table.name](raw, window, zone)
     passed_over = np.zeros(rows.num_rows, np.bool_)
     if holds_all_days and arrived_at is not None:
         passed_over = _is_outside(arrived_at, window)
     used, reasons = _first_broken(rules, passed_over)
-    bad_address = np.zeros(rows.num_rows, np.bool_)
+    bad_address, address_keys = np.zeros(rows.num_rows, np.bool_), pa.nulls(rows.num_rows, pa.string())
     if "email" in columns:
-        columns, bad_address = _without_bad_addresses(columns)
+        columns, bad_address, address_keys = _without_bad_addresses(columns)
+    event_ids = _optional(raw[EVENT_ID_COLUMN]).filter(pa.array(used)) if EVENT_ID_COLUMN in raw else None
     set_aside = ~used & ~passed_over
     schema_columns = [columns[name].filter(pa.array(used)) for name in table.schema.names]
     positions = rows.column(POSITION.name)
@@ -83,6 +104,8 @@ def check_rows(table: Table, rows: pa.RecordBatch, window: Window, *, holds_all_
         good=pa.table(schema_columns, schema=table.schema),
         positions=positions.filter(pa.array(used)),
         bad_address=bad_address[used],
+        address_keys=address_keys.filter(pa.array(used)),
+        event_ids=event_ids,
         quarantined=quarantine_rows(
             table.name,
             pa.RecordBatch.from_arrays([raw[name].filter(mask) for name in raw], names=list(raw)),
@@ -96,22 +119,27 @@ def check_rows(table: Table, rows: pa.RecordBatch, window: Window, *, holds_all_
     )
 
 
-def _events(raw: Columns, window: Window) -> Rules:
+def _events(raw: Columns, window: Window, zone: str | None) -> Rules:
     user_ids, item_ids, event_types = text(raw["user_id"]), text(raw["item_id"]), text(raw["event_type"])
-    occurred_at = instants(raw["occurred_at"], "occurred_at")
+    occurred_at = instants(raw["occurred_at"], "occurred_at", zone)
     quantities, prices = numbers(raw["quantity"]), numbers(raw["price"])
     arrived_at = occurred_at
     if ARRIVAL_COLUMN in raw:
-        arrived_at = pc.coalesce(instants(raw[ARRIVAL_COLUMN], ARRIVAL_COLUMN), occurred_at)
-    from_the_future = as_mask(pc.greater_equal(occurred_at, pa.scalar(window.end_at, INSTANT)))
+        arrived_at = pc.coalesce(instants(raw[ARRIVAL_COLUMN], ARRIVAL_COLUMN, zone), occurred_at)
+    ahead = as_mask(pc.greater_equal(occurred_at, pa.scalar(window.end_at, INSTANT)))
+    if ARRIVAL_COLUMN in raw:
+        lead = pc.subtract(occurred_at.cast(pa.int64()), arrived_at.cast(pa.int64()))
+        ahead |= as_mask(pc.greater(lead, _CLOCK_TOLERANCE // dt.timedelta(microseconds=1)))
     countable = _between(quantities, 1, MAX_QUANTITY) & as_mask(pc.equal(quantities, pc.trunc(quantities)))
     priced = _between(prices, 0, MAX_PRICE)
     rules = [
+        ("bad_encoding", _any_badly_encoded(raw, "user_id", "item_id", "event_type")),
         ("null_user", _is_empty(user_ids)),
         ("null_item", _is_empty(item_ids)),
         ("unknown_event_type", ~as_mask(pc.is_in(event_types, value_set=pa.array(EVENT_TYPES)))),
         ("bad_timestamp", _is_null(occurred_at)),
-        ("outside_window", _is_outside(arrived_at, window) | from_the_future),
+        ("outside_window", _is_outside(arrived_at, window)),
+        ("future_timestamp", ahead),
         ("bad_quantity", ~countable),
         ("bad_price", _is_given(raw["price"]) & ~priced),
         ("id_too_long", _is_too_long(user_ids) | _is_too_long(item_ids)),
@@ -127,7 +155,7 @@ def _events(raw: Columns, window: Window) -> Rules:
     return rules, columns, arrived_at
 
 
-def _catalog(raw: Columns, _: Window) -> Rules:
+def _catalog(raw: Columns, _: Window, zone: str | None) -> Rules:
     item_ids = text(raw["item_id"])
     needed = {name: text(raw[name]) for name in ("title", "url", "image_url", "currency")}
     prices, stocks, ratings = numbers(raw["price"]), numbers(raw["stock"]), numbers(raw["rating"])
@@ -140,6 +168,7 @@ def _catalog(raw: Columns, _: Window) -> Rules:
     for values in needed.values():
         missing |= _is_blank(values)
     rules = [
+        ("bad_encoding", _any_badly_encoded(raw, "item_id", *needed)),
         ("null_item", _is_empty(item_ids)),
         ("missing_field", missing),
         ("bad_price", ~priced),
@@ -153,15 +182,16 @@ def _catalog(raw: Columns, _: Window) -> Rules:
         "price": money(keep(prices, priced)),
         "stock": keep(whole_stocks, stocked).cast(pa.int32()),
         "rating": keep(ratings, rated).cast(pa.float32()),
-        "created_at": instants(raw["created_at"], "created_at"),
+        "created_at": instants(raw["created_at"], "created_at", zone),
         "properties": raw["properties"],
     }
     return rules, columns, None
 
 
-def _users(raw: Columns, _: Window) -> Rules:
+def _users(raw: Columns, _: Window, __: str | None) -> Rules:
     user_ids, subscribed = text(raw["user_id"]), flags(raw["is_subscribed"])
     rules = [
+        ("bad_encoding", _any_badly_encoded(raw, "user_id")),
         ("null_user", _is_empty(user_ids)),
         # Whoever may not have agreed to mail is not guessed to have done so.
         ("missing_field", _is_null(subscribed)),
@@ -177,7 +207,7 @@ def _users(raw: Columns, _: Window) -> Rules:
     return rules, columns, None
 
 
-_RULES: Final[Mapping[str, Callable[[Columns, Window], Rules]]] = {
+_RULES: Final[Mapping[str, Callable[[Columns, Window, str | None], Rules]]] = {
     "events": _events,
     "catalog": _catalog,
     "users": _users,
@@ -205,10 +235,17 @@ def _first_broken(rules: list[Rule], passed_over: Mask) -> tuple[Mask, pa.Array]
     return used, names.take(pa.array(first, mask=first < 0))
 
 
-def _without_bad_addresses(columns: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], Mask]:
+def _without_bad_addresses(columns: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], Mask, pa.Array]:
     addresses = canonical(columns["email"])
     bad = as_mask(addresses.is_valid()) & ~is_address(addresses)
-    return {**columns, "email": keep(addresses, ~bad)}, bad
+    return {**columns, "email": keep(addresses, ~bad)}, bad, collision_key(addresses, bad)
+
+
+def _any_badly_encoded(raw: Columns, *names: str) -> Mask:
+    found = is_badly_encoded(raw[names[0]])
+    for name in names[1:]:
+        found |= is_badly_encoded(raw[name])
+    return found
 
 
 def _unreadable(table: Table, raw: Columns, columns: Columns, used: Mask) -> dict[str, int]:

@@ -7,7 +7,8 @@ would then be set aside.
 - The same id in rows that are the same in every column: the first is used, the others are set aside.
 - The same id in rows that differ: which one holds is not known, so none is used.
 - One address, in its canonical form, of more than one user: each of them stays, without the address. Rows that are
-  set aside as duplicates count here too: theirs may be the true one.
+  set aside as duplicates count here too: theirs may be the true one. So do addresses that no mail goes to, where a
+  provider might take them for one that it does go to.
 """
 
 import tempfile
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.lake.buckets import keyed_hash
-from jobs.quality.casts import Mask, keep
+from jobs.quality.casts import Mask, as_mask, keep
 from jobs.quality.quarantine import content_hashes, quarantine_rows
 from jobs.quality.row_rules import POSITION, Checked
 from schemas.tables import Table
@@ -63,9 +64,9 @@ class Snapshot:
             return
         self._ids.append(keyed_hash(good.column(self._id), _HASH_KEY))
         if "email" in good.schema.names:
-            emails = good.column("email")
+            emails = checked.address_keys
             self._emails.append(keyed_hash(emails.fill_null(""), _HASH_KEY))
-            self._has_email.append(emails.is_valid().to_numpy())
+            self._has_email.append(as_mask(emails.is_valid()))
         extra = [checked.positions, pa.array(checked.bad_address)]
         self._spool.write_table(pa.table([*good.columns, *extra], schema=self._schema).combine_chunks())
 

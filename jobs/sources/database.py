@@ -9,6 +9,8 @@ import pyarrow as pa
 
 # The instants of a query by parameter name; always in UTC.
 Parameters = Mapping[str, dt.datetime]
+# The columns of a result, in its order: the name of each, which may come twice, and its kind (column_kinds.kind_of).
+Columns = list[tuple[str, str]]
 
 
 class Database(Protocol):
@@ -16,8 +18,8 @@ class Database(Protocol):
 
     def stream(
         self, query: str, parameters: Parameters
-    ) -> AbstractContextManager[tuple[list[str], Iterator[pa.RecordBatch]]]:
-        """Run a query; give the names of its columns, and its rows in batches that are small beside memory.
+    ) -> AbstractContextManager[tuple[Columns, Iterator[pa.RecordBatch]]]:
+        """Run a query; give its columns, and its rows in batches that are small beside memory.
 
         Raises: ConfigError if the database refuses the query.
         """

@@ -1,10 +1,15 @@
-"""Parquet, CSV and JSON Lines, streamed: one function per format, chosen by the file's suffix."""
+"""Parquet, CSV and JSON Lines, streamed: one function per format, chosen by the file's suffix.
+
+A file that its writer did not finish is an error, never a shorter file: Parquet ends in its footer, a packed file in
+its checksum, a line of JSON in its brace. A CSV file has no end of its own, so its last line must end in a line break
+(`open_end` says that it does not), and a quote that is never closed is found. What no reader can see is a CSV or JSON
+Lines file that was cut off exactly between two lines: `marker` in the settings is for that.
+"""
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -12,10 +17,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
+from jobs.sources.column_kinds import kind_of
+from jobs.sources.file_places import PACKINGS, SourceFile
 from schemas.errors import ConfigError, SchemaError
 
 BATCH_ROWS: Final = 65_536
 _BLOCK_BYTES: Final = 4 * 2**20  # of text that is parsed at a time; one JSON line must fit
+_LAST_ROW: Final = b"\x1aryml last row\x1a"
 
 # What a column is used for: decides how JSON's numbers and nulls are read.
 Use = Literal["text", "number", "flag"]
@@ -23,65 +31,68 @@ Use = Literal["text", "number", "flag"]
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file whose columns are known and whose rows have not been read."""
+    """A file whose columns are known (their names, and of which kind each is) and whose rows have not been read."""
 
-    columns: list[str]
+    columns: Mapping[str, str]
     read: Callable[[dict[str, Use]], Iterator[pa.RecordBatch]]
 
 
-def open_file(path: Path, *, delimiter: str) -> OpenFile:
-    """Open a file by its suffix; `.gz`, `.bz2` and `.zst` behind it are unpacked.
+def open_file(file: SourceFile, *, delimiter: str, open_end: bool = False) -> OpenFile:
+    """Open a file by its suffix; what is packed (`.gz`, `.bz2`, `.zst`, `.lz4` behind it) is unpacked.
 
+    `open_end`: the last line of CSV need not end in a line break.
     Raises: ConfigError if the suffix is unknown; SchemaError if the file is not what its suffix says.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in (".gz", ".bz2", ".zst"):
-        suffixes.pop()
-    suffix = suffixes[-1] if suffixes else ""
-    with _readable(path):
-        if suffix == ".parquet":
-            return _open_parquet(path)
-        if suffix == ".csv":
-            return _open_csv(path, delimiter)
-        if suffix in (".jsonl", ".ndjson"):
-            return _open_json(path)
+    with _readable(file):
+        if file.suffix == ".parquet":
+            return _open_parquet(file)
+        if file.suffix == ".csv":
+            return _open_csv(file, delimiter, open_end=open_end)
+        if file.suffix in (".jsonl", ".ndjson"):
+            return _open_json(file)
     raise ConfigError(
-        f"{path.name} has no known format; expected .parquet, .csv, .jsonl or .ndjson, or one of these .gz"
+        f"{file.name} has no known format; expected .parquet, .csv, .jsonl or .ndjson, or one of these and "
+        f"{' or '.join(PACKINGS)}"
     )
 
 
-def _open_parquet(path: Path) -> OpenFile:
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+def _open_parquet(file: SourceFile) -> OpenFile:
+    source = file.seekable()
+    parquet = pq.ParquetFile(source, page_checksum_verification=True)
 
     def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
-        with _readable(path), file:
-            yield from (_in_order(rows, uses) for rows in file.iter_batches(BATCH_ROWS, columns=list(uses)))
+        with _readable(file), source:
+            yield from (rows.select(list(uses)) for rows in parquet.iter_batches(BATCH_ROWS, columns=list(uses)))
 
-    return OpenFile(_distinct(path, file.schema_arrow.names), read)
+    schema = parquet.schema_arrow
+    _check_distinct(file, schema.names)
+    return OpenFile({field.name: kind_of(field.type) for field in schema}, read)
 
 
-def _open_csv(path: Path, delimiter: str) -> OpenFile:
+def _open_csv(file: SourceFile, delimiter: str, *, open_end: bool) -> OpenFile:
     parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-
-    def reader(columns: Sequence[str] | None) -> pa_csv.CSVStreamingReader:
-        # Bytes, so that nothing is guessed (`007` is no number) and bad UTF-8 costs its row, not the file.
-        kinds = dict.fromkeys(columns or [], pa.binary())
-        convert = pa_csv.ConvertOptions(
-            column_types=kinds, include_columns=list(kinds) or None, null_values=[""], strings_can_be_null=True
-        )
-        options = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
-        return pa_csv.open_csv(pa.input_stream(path), options, parse, convert)
+    names = _csv_header(file, delimiter)
+    _check_distinct(file, names)
 
     def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
-        with _readable(path), reader(list(uses)) as rows:
-            yield from rows
+        # Bytes, so that nothing is guessed (`007` is no number) and bad UTF-8 costs its row, not the file.
+        kinds = dict.fromkeys(list(uses) or names[:1], pa.binary())
+        convert = pa_csv.ConvertOptions(
+            column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
+        )
+        text = _WithLastRow(file.stream(), len(names), delimiter)
+        options = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
+        with _readable(file), pa_csv.open_csv(pa.PythonFile(text, mode="r"), options, parse, convert) as rows:
+            yield from _without_last_row(file, rows)
+        if text.is_open_end and not open_end:
+            raise SchemaError(_breaks_off(file))
 
-    return OpenFile(_distinct(path, _csv_header(path, delimiter)), read)
+    return OpenFile(dict.fromkeys(names, "text"), read)
 
 
-def _csv_header(path: Path, delimiter: str) -> list[str]:
+def _csv_header(file: SourceFile, delimiter: str) -> list[str]:
     # Only the first line: types are not guessed from rows that are then thrown away.
-    with pa.input_stream(path) as stream:
+    with file.stream() as stream:
         start = stream.read(_BLOCK_BYTES)
     if not start.strip():
         return []
@@ -93,21 +104,79 @@ def _csv_header(path: Path, delimiter: str) -> list[str]:
     return names
 
 
-def _open_json(path: Path) -> OpenFile:
+class _WithLastRow:
+    """A CSV stream that is followed by one more row, which comes out as such only if no quote before it is open."""
+
+    def __init__(self, stream: pa.NativeFile, columns: int, delimiter: str) -> None:
+        self._stream = stream
+        self._tail = delimiter.encode().join([_LAST_ROW] * columns) + b"\n"
+        self._end = b""
+        self.is_open_end = False
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        if data:
+            self._end = data[-1:]
+            return data
+        tail, self._tail = self._tail, b""
+        if tail and self._end not in (b"\n", b"\r"):
+            self.is_open_end = True
+            return b"\n" + tail
+        return tail
+
+    def close(self) -> None:
+        self.closed = True
+        self._stream.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _without_last_row(file: SourceFile, rows: pa_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
+    """Give all rows but the one that was added; SchemaError where that one is not there."""
+    last: pa.RecordBatch | None = None
+    for batch in rows:
+        if batch.num_rows:
+            if last is not None:
+                yield last
+            last = batch
+    if last is None or any(column[-1].as_py() != _LAST_ROW for column in last.columns):
+        raise SchemaError(_breaks_off(file))
+    yield last.slice(0, last.num_rows - 1)
+
+
+def _breaks_off(file: SourceFile) -> str:
+    return (
+        f"{file.name} breaks off: its last line has no line break, or a quote is never closed. Nothing was exported; "
+        f"write the file again, whole (open_end = true is for files that never end in a line break)"
+    )
+
+
+def _open_json(file: SourceFile) -> OpenFile:
     options = pa_json.ReadOptions(block_size=_BLOCK_BYTES)
-    with pa.input_stream(path) as stream:
+    with file.stream() as stream:
         if not stream.read(1):
-            return OpenFile([], lambda _: iter(()))
-    with pa_json.open_json(pa.input_stream(path), options) as first_block:
+            return OpenFile({}, lambda _: iter(()))
+    with pa_json.open_json(file.stream(), options) as first_block:
         schema = first_block.schema
 
     def read(uses: dict[str, Use]) -> Iterator[pa.RecordBatch]:
         kinds = pa.schema([pa.field(name, _json_kind(schema.field(name).type, use)) for name, use in uses.items()])
         parse = pa_json.ParseOptions(explicit_schema=kinds, unexpected_field_behavior="ignore")
-        with _readable(path), pa_json.open_json(pa.input_stream(path), options, parse) as rows:
+        with _readable(file), pa_json.open_json(file.stream(), options, parse) as rows:
             yield from rows
 
-    return OpenFile(_distinct(path, schema.names), read)
+    _check_distinct(file, schema.names)
+    # Arrow takes text that looks like an instant for one.
+    kinds = {field.name: "text" if pa.types.is_timestamp(field.type) else kind_of(field.type) for field in schema}
+    return OpenFile(kinds, read)
 
 
 def _json_kind(found: pa.DataType, use: Use) -> pa.DataType:
@@ -121,28 +190,23 @@ def _json_kind(found: pa.DataType, use: Use) -> pa.DataType:
     return found
 
 
-def _in_order(rows: pa.RecordBatch, columns: dict[str, Use]) -> pa.RecordBatch:
-    return rows.select(list(columns))
-
-
-def _distinct(path: Path, names: list[str]) -> list[str]:
+def _check_distinct(file: SourceFile, names: list[str]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SchemaError(f"{path.name} has {', '.join(twice)} more than once; give each column a name of its own")
-    return names
+        raise SchemaError(f"{file.name} has {', '.join(twice)} more than once; give each column a name of its own")
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(file: SourceFile) -> Iterator[None]:
     """Turn what a reader says about a bad file into a message without the file's values."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ConfigError(
-                f"{path} cannot be read ({error.strerror}); check that it exists and its rights"
+                f"{file.path} cannot be read ({error.strerror}); check that it exists and its rights"
             ) from error
         raise SchemaError(
-            f"{path.name} is damaged or not what its name says: {_harmless(str(error))}. Nothing was exported; "
+            f"{file.name} is damaged or not what its name says: {_harmless(str(error))}. Nothing was exported; "
             f"write the file again, whole"
         ) from error
 

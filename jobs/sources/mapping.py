@@ -23,10 +23,14 @@ def map_batch(
     rules: Mapping[str, ColumnRule],
     properties: Sequence[str],
     first_position: int,
+    zone: str | None = None,
 ) -> pa.RecordBatch:
-    """Give a batch of a source the table's columns; what the rules do not name is null."""
+    """Give a batch of a source the table's columns; what the rules do not name is null.
+
+    `zone`: the time zone of instants that are read by a format without %z; without it they are UTC.
+    """
     columns = {name: pa.nulls(rows.num_rows) for name in table.schema.names}
-    columns |= {name: _mapped(rule, rows) for name, rule in rules.items()}
+    columns |= {name: _mapped(rule, rows, zone) for name, rule in rules.items()}
     if PROPERTIES_COLUMN in columns:
         columns[PROPERTIES_COLUMN] = property_map(rows, properties)
     return numbered(columns, first_position)
@@ -58,7 +62,7 @@ def property_map(rows: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, keys, values.filter(pa.array(given)))
 
 
-def _mapped(rule: ColumnRule, rows: pa.RecordBatch) -> pa.Array:
+def _mapped(rule: ColumnRule, rows: pa.RecordBatch, zone: str | None) -> pa.Array:
     if rule.constant is not None:
         return pa.repeat(pa.scalar(rule.constant), rows.num_rows)
     if rule.template is not None:
@@ -70,7 +74,7 @@ def _mapped(rule: ColumnRule, rows: pa.RecordBatch) -> pa.Array:
     if rule.format in EPOCH_FORMATS:
         return instants_from_epoch(values, EPOCH_FORMATS[rule.format])
     if rule.format is not None:
-        return instants_from_format(values, rule.format)
+        return instants_from_format(values, rule.format, zone)
     return pc.abs(numbers(values)) if rule.absolute else values
 
 

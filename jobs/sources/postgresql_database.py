@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import adbc_driver_postgresql.dbapi as postgresql
 import pyarrow as pa
 
-from jobs.sources.database import Parameters
+from jobs.sources.column_kinds import kind_of
+from jobs.sources.database import Columns, Parameters
 from schemas.errors import ConfigError
 from schemas.sql_parameters import bind_names
 
@@ -30,7 +31,7 @@ class PostgresqlDatabase:
             cursor.execute("SET default_transaction_read_only = on")
 
     @contextlib.contextmanager
-    def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[list[str], Iterator[pa.RecordBatch]]]:
+    def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[Columns, Iterator[pa.RecordBatch]]]:
         # Typed literals of instants that are ours, not bound values: with bound values the driver fetches the whole
         # result as one batch (3 million rows: 1,286 MB), without them it streams a COPY (164 MB).
         # The line break ends a comment that the query may end in, before what the driver puts behind it.
@@ -42,7 +43,7 @@ class PostgresqlDatabase:
             except postgresql.Error as error:
                 raise ConfigError(f"PostgreSQL refused the query: {_harmless(error)}") from None
             with rows:
-                yield rows.schema.names, _batches(rows)
+                yield [(field.name, kind_of(field.type)) for field in rows.schema], _batches(rows)
 
     def close(self) -> None:
         self._connection.close()

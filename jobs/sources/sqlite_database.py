@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.quality.casts import as_mask, keep
-from jobs.sources.database import Parameters
+from jobs.sources.database import Columns, Parameters
 from schemas.errors import ConfigError
 from schemas.sql_parameters import bind_names, parameter_names
 
@@ -42,7 +42,7 @@ class SqliteDatabase:
             ) from error
 
     @contextlib.contextmanager
-    def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[list[str], Iterator[pa.RecordBatch]]]:
+    def stream(self, query: str, parameters: Parameters) -> Iterator[tuple[Columns, Iterator[pa.RecordBatch]]]:
         used = sorted(parameter_names(query))
         values = tuple(_as_text(parameters[name]) for name in used)
         bound = bind_names(query, lambda name: f"?{used.index(name) + 1}")
@@ -60,7 +60,9 @@ class SqliteDatabase:
                 raise ConfigError(f"SQLite refused the query: {str(error).splitlines()[0]}") from error
             with cursor.fetch_record_batch() as rows:
                 # SQLite calls the second `a` of a subquery `a:1`.
-                yield [_TWIN.sub("", name) if _TWIN.sub("", name) in names else name for name in names], _batches(rows)
+                given = [_TWIN.sub("", name) if _TWIN.sub("", name) in names else name for name in names]
+                # A column of SQLite has no type; each of its values has one.
+                yield [(name, "text") for name in given], _batches(rows)
 
     def close(self) -> None:
         self._connection.close()

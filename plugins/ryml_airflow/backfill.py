@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import BaseOperator, Context, Param
 
-from ryml_airflow.deployment import CAMPAIGNS, REPOSITORY, campaign_file, setting
+from ryml_airflow.deployment import CAMPAIGNS, REPOSITORY, add_source_uri, campaign_file, setting
 from ryml_airflow.launch import SPARK_CONF, _publish_counts
 
 _CAMPAIGN_NAMES = sorted(path.stem for path in CAMPAIGNS.glob("*.toml"))
@@ -73,6 +73,7 @@ class BackfillOperator(BaseOperator):
             if name in options:
                 options[name] = dt.date.fromisoformat(options[name])
         options.update({name: setting(name) for name in self.settings})
+        add_source_uri(options)
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), run_id=self.job_run_id, campaign=campaign_file(params["campaign"]), **options
         )

@@ -10,7 +10,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
 from pydantic import JsonValue
 
-from ryml_airflow.deployment import REPOSITORY, campaign_file, provider_address, setting
+from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, provider_address, setting
 from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
 
@@ -46,7 +46,8 @@ def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[st
 class JobOperator(BaseOperator):
     """Run `jobs.<job>.main` in the task's process and return what it returns.
 
-    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider.
+    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider. A job
+    that reads the source is handed the URI of the connection that the source's settings name.
     `result_key` narrows the returned dict to one of its values (for mapping over it).
     """
 
@@ -80,6 +81,7 @@ class JobOperator(BaseOperator):
             options["campaign"] = campaign_file(self.campaign)
         if self.provider_conn_id:
             options["provider"] = provider_address(self.provider_conn_id)
+        add_source_uri(options)
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), date=dt.date.fromisoformat(self.job_date), run_id=self.job_run_id, **options
         )

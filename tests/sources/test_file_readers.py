@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.lake.manifest import Window
+from jobs.sources.file_places import SourceFile, SourceFolder
 from jobs.sources.file_readers import open_file
 from jobs.sources.files import FilesSource
 from schemas.errors import ConfigError, SchemaError
@@ -19,7 +20,7 @@ USES = {"id": "text", "price": "number"}
 
 
 def rows_of(path: Path, uses=USES) -> list[dict[str, object]]:
-    return [row for batch in open_file(path, delimiter=",").read(uses) for row in batch.to_pylist()]
+    return [row for batch in open_file(SourceFile.local(path), delimiter=",").read(uses) for row in batch.to_pylist()]
 
 
 def test_csv_is_read_as_bytes_in_any_packing(tmp_path):
@@ -29,7 +30,7 @@ def test_csv_is_read_as_bytes_in_any_packing(tmp_path):
     expected = [{"id": b"007", "price": b"1.50"}, {"id": b"  ", "price": None}]
     assert rows_of(tmp_path / "a.csv") == expected
     assert rows_of(tmp_path / "a.csv.gz") == expected
-    assert open_file(tmp_path / "a.csv", delimiter=",").columns == ["id", "title", "price"]
+    assert list(open_file(SourceFile.local(tmp_path / "a.csv"), delimiter=",").columns) == ["id", "title", "price"]
 
 
 def test_json_lines_keep_ids_that_look_like_instants_and_widen_whole_numbers(tmp_path):
@@ -76,7 +77,7 @@ def test_a_flipped_bit_in_parquet_is_noticed(tmp_path):
 def test_an_unknown_format_is_an_error(tmp_path):
     (tmp_path / "a.xlsx").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"expected \.parquet, \.csv"):
-        open_file(tmp_path / "a.xlsx", delimiter=",")
+        open_file(SourceFile.local(tmp_path / "a.xlsx"), delimiter=",")
 
 
 SETTINGS = """
@@ -105,31 +106,35 @@ columns = { user_id = "u", is_subscribed = "s" }
 
 def source(folder: Path, path: str) -> FilesSource:
     (folder / "shop.toml").write_text(SETTINGS % path)
-    return FilesSource(load_source(folder / "shop.toml"), folder)
+    return FilesSource(load_source(folder / "shop.toml"), SourceFolder.open(str(folder)))
+
+
+def batch_rows(shop: FilesSource) -> list[dict[str, object]]:
+    with shop.reading(EVENTS, WINDOW) as reading:
+        return [row for batch in reading.batches for row in batch.to_pylist()]
 
 
 def test_positions_count_on_over_files_in_order_of_their_names(tmp_path):
     for name, rows in (("b.csv", "u2;i;t\n"), ("a.csv", "u1;i;t\nu1;i;t\n"), ("c.csv", "")):
-        (tmp_path / f"events-{name}").write_text(rows and "u;i;t\n" + rows)
-    batches = list(source(tmp_path, "events-*.csv").batches(EVENTS, WINDOW))
-    rows = [row for batch in batches for row in batch.to_pylist()]
+        (tmp_path / f"events-{name}").write_text("u;i;t\n" + rows)
+    rows = batch_rows(source(tmp_path, "events-*.csv"))
     assert [(row["user_id"], row["source_position"]) for row in rows] == [(b"u1", 1), (b"u1", 2), (b"u2", 3)]
 
 
 def test_missing_columns_are_all_named_with_those_that_exist(tmp_path):
     (tmp_path / "events.csv").write_text("u;x;y\n1;2;3\n")
     with pytest.raises(SchemaError, match=r"events\.csv has no column i, t; it has u, x, y") as caught:
-        list(source(tmp_path, "events.csv").batches(EVENTS, WINDOW))
+        batch_rows(source(tmp_path, "events.csv"))
     assert "[events.columns]" in str(caught.value)
 
 
 @pytest.mark.parametrize(("path", "part"), [("none.csv", "does not exist"), ("none-*.csv", "no file is called")])
 def test_a_missing_file_is_named_with_the_remedy(tmp_path, path, part):
     with pytest.raises(ConfigError, match=part):
-        list(source(tmp_path, path).batches(EVENTS, WINDOW))
+        batch_rows(source(tmp_path, path))
 
 
 def test_a_missing_folder_is_named_with_the_remedy(tmp_path):
     settings = source(tmp_path, "x.csv")._settings
     with pytest.raises(ConfigError, match=r"nowhere does not exist; .*--data"):
-        list(FilesSource(settings, tmp_path / "nowhere").batches(EVENTS, WINDOW))
+        batch_rows(FilesSource(settings, SourceFolder.open(str(tmp_path / "nowhere"))))

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from jobs.export.account import Account
 from jobs.export.bucket_files import BucketFiles
+from jobs.export.export_gate import check_export
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import Window
 from jobs.lake.summary import summarise
+from jobs.quality.override import GateOverride
 from jobs.quality.row_rules import Checked, check_rows
 from jobs.quality.snapshot_rules import Snapshot
 from jobs.sources.protocol import Source
@@ -31,8 +33,9 @@ def write_partition(
     *,
     settings: SourceSettings,
     run_id: str,
+    override: GateOverride | None = None,
 ) -> dict[str, Any]:
-    """Stream the source into a new attempt and publish it; return what became of every row."""
+    """Stream the source into a new attempt and publish it if its gate lets it; return what became of every row."""
     data = lake.attempt(Partition(table.name, date), run_id)
     aside = lake.attempt(Partition(f"quarantine_{table.name}", date), run_id)
     parameters = {"source": source.name, "settings_sha256": settings_digest(settings)}
@@ -42,10 +45,12 @@ def write_partition(
             account.check(table, date, window, source.name)
             files, aside_entries = good_files.finish(), aside_files.finish()
             account.check_written(sum(entry.rows for entry in files), sum(entry.rows for entry in aside_entries))
+            passed = check_export(data, files, account, window, override)
         # The data's manifest comes last: it is what the next stage starts from.
         aside_manifest = aside.publish(aside_entries, inputs=[], parameters=parameters, window=window)
-        metrics = account.as_json() | {"quarantine_sha256": aside_manifest.content_sha256}
+        metrics = account.as_json() | {"quarantine_sha256": aside_manifest.content_sha256} | dict(passed.metrics)
         manifest = data.publish(files, inputs=[], parameters=parameters, window=window, metrics=metrics)
+        passed.settle()
     return {
         "table": table.name,
         "date": date.isoformat(),

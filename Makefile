@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test check golden fix lock clean venv
+.PHONY: help run stop install install-dev test check golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -119,6 +119,9 @@ golden: install-dev ## write the golden files of rendered tasks anew; look at th
 fix: install-dev ## put right what ruff can put right
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+expectations: install ## write schemas/expectations/*.json from the data contract (schemas/contracts.py)
+	@$(python) -m schemas.write_expectations
 
 lock: venv ## resolve requirements.in and tests/requirements.in anew
 	@$(compile) requirements.in -o requirements.txt

@@ -5,15 +5,19 @@ recommends to every user. Ends in one manifest per table; `send_recommendations`
 
 **It never mails anybody**, so it can be run again, cleared or backfilled for any date at any time.
 
+Each table is checked **before** it is published: readers never see one whose checks fail. The page *Nights* shows every
+check with what was observed and expected.
+
 **When it fails**: read the last lines of the red task. Its message says what is wrong, what was expected and what to
-do. Whatever was published before stays; clear the task to go on from there.
+do. Whatever was published before stays; clear the task to go on from there. If a check is wrong about good data (a
+sale, a new range), trigger the date again with `override_gates_by` and `override_gates_reason`; both are kept.
 
 **Not for** a new catalog for many past dates: use `backfill_catalog`, which compares before it promotes.
 """
 
 from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
-from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, MACROS, table_asset
+from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, SparkJobOperator
 
 CAMPAIGN = "resources_you_may_like"
@@ -26,7 +30,7 @@ CAMPAIGN = "resources_you_may_like"
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     user_defined_macros=MACROS,
-    params={"date": DATE_PARAM},
+    params={"date": DATE_PARAM, **GATE_PARAMS},
     tags=["ryml", "build", "nightly"],
     doc_md=__doc__,
 )
@@ -39,19 +43,18 @@ def build_recommendations():
                 job="export_table",
                 arguments={"table": table},
                 settings=["source", "data", "buckets"],
+                is_gated=True,
                 outlets=[table_asset(table)],
             )
             for table in ("events", "catalog", "users")
         ]
         tables >> JobOperator(task_id="index_items", job="index_items", outlets=[table_asset("item_index")])
 
-    check_inputs = JobOperator(
-        task_id="check_inputs", job="check_tables", arguments={"tables": ["events", "catalog", "users"]}
-    )
     fold_profiles = SparkJobOperator(
         task_id="fold_profiles",
         job="fold_profiles",
         published="profiles",
+        is_gated=True,
         pool="spark",
         outlets=[table_asset("profiles")],
     )
@@ -60,6 +63,7 @@ def build_recommendations():
         job="train_correlations",
         published="correlations",
         campaign=CAMPAIGN,
+        is_gated=True,
         pool="spark",
         outlets=[table_asset("correlations")],
     )
@@ -67,20 +71,15 @@ def build_recommendations():
         task_id="recommend_items",
         job="recommend_items",
         published="recommendations",
+        is_gated=True,
         campaign=CAMPAIGN,
         pool="spark",
         outlets=[table_asset("recommendations")],
     )
-    check_outputs = JobOperator(
-        task_id="check_outputs",
-        job="check_tables",
-        arguments={"tables": ["correlations", "recommendations"]},
-        campaign=CAMPAIGN,
-    )
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=CAMPAIGN, outlets=[table_asset("builds")]
     )
-    chain(export(), check_inputs, fold_profiles, train_correlations, recommend_items, check_outputs, finish_build)
+    chain(export(), fold_profiles, train_correlations, recommend_items, finish_build)
 
 
 build_recommendations()

@@ -19,6 +19,7 @@ from jobs.export.partition_writer import write_partition
 from jobs.fold_profiles import GAP_DAYS
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Window
+from jobs.quality.override import GateOverride
 from jobs.sources.open_source import open_source
 from schemas.errors import ConfigError
 from schemas.source import EXPORTED, load_source
@@ -51,13 +52,15 @@ def main(
     run_id: str,
     buckets: int | None = None,
     source_uri: str | None = None,
+    override: GateOverride | None = None,
 ) -> dict[str, Any]:
     """Publish the table's partition of the date; return what became of every row.
 
     `source_uri` stands for the settings' `connection`. `read` = `rows` + `quarantined` +
     `outside_window` + `already_exported`.
     Raises: ConfigError or SchemaError if settings, source and table do not fit; EmptyPartitionError if there is
-    nothing for the date; StorageError if the lake cannot be written. Nothing is published then.
+    nothing for the date; GateError if the table's contract does not hold; StorageError if the lake cannot be written.
+    Nothing is published then.
     """
     target = TABLES.get(table)
     if target not in EXPORTED:
@@ -67,7 +70,7 @@ def main(
     opened = Lake.open(lake, buckets=buckets)
     window = export_window(opened, target, date, settings.history_days)
     log.info("exporting %s from %s, %s to %s", table, shop.name, window.start_at.date(), date)
-    return write_partition(opened, target, date, window, shop, settings=settings, run_id=run_id)
+    return write_partition(opened, target, date, window, shop, settings=settings, run_id=run_id, override=override)
 
 
 def export_window(lake: Lake, table: Table, date: dt.date, history_days: int) -> Window:
@@ -86,4 +89,5 @@ def export_window(lake: Lake, table: Table, date: dt.date, history_days: int) ->
 
 
 if __name__ == "__main__":
-    run(functools.partial(main, source_uri=os.environ.get(SOURCE_URI_VARIABLE)), arg_parser())
+    source_uri, override = os.environ.get(SOURCE_URI_VARIABLE), GateOverride.from_environment(os.environ)
+    run(functools.partial(main, source_uri=source_uri, override=override), arg_parser())

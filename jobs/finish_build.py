@@ -17,6 +17,7 @@ from jobs.command_line import job_parser, run
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.summary import summarise
+from jobs.quality.history import FIGURES
 from schemas.campaign import load_campaign
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
@@ -29,10 +30,18 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(*, lake: str, date: dt.date, run_id: str, campaign: Path) -> dict[str, Any]:
-    """Publish the build; return how many partitions it consists of."""
+    """Publish the build; return how many partitions it consists of.
+
+    Raises: GateError if one of them was published without its gate.
+    """
     opened, name = Lake.open(lake), load_campaign(campaign).name
     parts = [opened.manifest(Partition(table, date)) for table in ("events", "catalog", "users", "profiles")]
     parts.append(opened.manifest(Partition("recommendations", date, name)))
+    if unchecked := [str(part.partition) for part in parts if FIGURES not in part.metrics]:
+        raise GateError(
+            f"{', '.join(unchecked)} never went through a gate; a build is finished when all its partitions did. Build "
+            f"{date} again from its export"
+        )
     rows = pa.table(
         {
             "partition": [str(part.partition) for part in parts],

@@ -1,6 +1,7 @@
 """Fold the date's events into the profiles of the newest earlier date.
 
-Reads:  events of the date, item_index, the newest profiles before the date
+Reads:  events of the date, item_index, the newest profiles before the date; catalog and users of the date (their ids,
+        for the gate)
 Writes: profiles of the date
 Run:    python -m jobs.fold_profiles --lake LAKE --date 2026-11-02 --run-id by-hand
 """
@@ -8,20 +9,36 @@ Run:    python -m jobs.fold_profiles --lake LAKE --date 2026-11-02 --run-id by-h
 import argparse
 import datetime as dt
 import functools
+import os
 from typing import Any
+
+import pyarrow.compute as pc
 
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
+from jobs.lake.list_columns import flat
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.summary import summarise
 from jobs.profiles.fold import fold
+from jobs.quality.checked_publish import publish_checked
+from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hours_before, observe
+from jobs.quality.override import GateOverride
+from schemas.contracts import CONTRACTS
 from schemas.errors import StorageError
 from schemas.layout import Partition
+from schemas.tables import PROFILES
 
 HISTORY_CAP = 100  # viewed items kept per user: the architecture's figure for the training matrix
 STATE_CAP = 400  # carts, wishes, purchases and refunds kept per user; bounds what a bot can make a profile weigh
 GAP_DAYS = 31  # how far back the newest earlier profiles are looked for; export_table uses the same number
+
+
+# Which events refer to something that is there: the figure, the other table, and the id that both have.
+_REFERENCES = {
+    "event_items_in_catalog_share": ("catalog", "item_id"),
+    "event_users_in_users_share": ("users", "user_id"),
+}
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -31,10 +48,18 @@ def arg_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(*, lake: str, date: dt.date, run_id: str, history_cap: int = HISTORY_CAP) -> dict[str, Any]:
+def main(
+    *,
+    lake: str,
+    date: dt.date,
+    run_id: str,
+    history_cap: int = HISTORY_CAP,
+    override: GateOverride | None = None,
+) -> dict[str, Any]:
     """Publish the date's profiles; return how many users they hold.
 
-    Raises: StorageError if the events do not start where the earlier profiles end.
+    Raises: StorageError if the events do not start where the earlier profiles end; GateError if the contract of the
+    profiles does not hold.
     """
     opened = Lake.open(lake)
     partition = Partition("profiles", date)
@@ -51,17 +76,48 @@ def main(*, lake: str, date: dt.date, run_id: str, history_cap: int = HISTORY_CA
 
     attempt = opened.attempt(partition, run_id)
     work = functools.partial(_fold_bucket, attempt, before, events, history_cap)
-    files = map_parts(open_session("fold_profiles"), work, range(opened.buckets), "fold user buckets")
-    return summarise(attempt.publish(files, inputs=inputs, parameters=parameters))
+    results = map_parts(open_session("fold_profiles"), work, range(opened.buckets), "fold user buckets")
+    observed = Observed.total(counted for _, counted in results)
+    manifest = publish_checked(
+        attempt,
+        [entry for entry, _ in results],
+        observed,
+        inputs=inputs,
+        parameters=parameters,
+        figures=_shares(observed) | hours_before(Window.of_days(date, date).end_at, observed),
+        missing={
+            **NO_TIME_OF_DAY,
+            **{name: f"no {table} of {date} is published" for name, (table, _) in _REFERENCES.items()},
+        },
+        override=override,
+    )
+    return summarise(manifest)
 
 
 def _fold_bucket(
     attempt: Attempt, before: Manifest | None, events: Manifest, history_cap: int, bucket: int
-) -> FileEntry:
+) -> tuple[FileEntry, Observed]:
     lake = attempt.lake
-    profiles = lake.read(before, bucket=bucket) if before else None
-    folded = fold(profiles, lake.read(events, bucket=bucket), read_index(lake), cap=history_cap, state_cap=STATE_CAP)
-    return attempt.write(folded, bucket=bucket)
+    profiles, day = lake.read(before, bucket=bucket) if before else None, lake.read(events, bucket=bucket)
+    index = read_index(lake)
+    folded = fold(profiles, day, index, cap=history_cap, state_cap=STATE_CAP)
+    observed = observe(CONTRACTS[PROFILES.name], folded)
+    observed.sums["items_not_in_index"] = int((flat(folded["item"]) >= len(index)).sum())
+    observed.sums["events"] = len(day)
+    # Users lie in the bucket of their events, so each reference is a look-up within it.
+    for name, (table, column) in _REFERENCES.items():
+        known = lake.find(Partition(table, attempt.partition.date))
+        if known is not None:
+            ids = lake.read(known, columns=[column], bucket=bucket if table == "users" else None)[column]
+            observed.sums[name] = pc.sum(pc.is_in(day[column], value_set=ids)).as_py() or 0
+    return attempt.write(folded, bucket=bucket), observed
+
+
+def _shares(observed: Observed) -> Figures:
+    """What part of the events refers to something that is there; none where the other table is not."""
+    events = observed.sums["events"]
+    shares = {name: observed.sums[name] / events for name in _REFERENCES if events and name in observed.sums}
+    return {"items_not_in_index": observed.sums["items_not_in_index"], **shares}
 
 
 def _check_windows_meet(before: Manifest | None, events: Manifest) -> None:
@@ -78,4 +134,4 @@ def _check_windows_meet(before: Manifest | None, events: Manifest) -> None:
 
 
 if __name__ == "__main__":
-    run(main, arg_parser())
+    run(functools.partial(main, override=GateOverride.from_environment(os.environ)), arg_parser())

@@ -1,4 +1,4 @@
-"""Train and recommend anew for every date of a staged backfill, in one Spark session, and check the results.
+"""Train and recommend anew for every date of a staged backfill, in one Spark session.
 
 Reads:  staging/RUN_ID/: profiles and catalog of the dates, item_index
 Writes: staging/RUN_ID/: correlations and recommendations of the dates
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jobs import check_tables, recommend_items, train_correlations
+from jobs import recommend_items, train_correlations
 from jobs.backfill.request import Backfill, backfill_parser
 from jobs.command_line import run
 from schemas.layout import Partition
@@ -28,8 +28,6 @@ def main(*, lake: str, run_id: str, campaign: Path) -> dict[str, Any]:
     for date in backfill.request.dates:
         train_correlations.main(lake=uri, date=date, run_id=run_id, campaign=campaign)
         recommend_items.main(lake=uri, date=date, run_id=run_id, campaign=campaign)
-        tables = ["correlations", "recommendations"]
-        check_tables.main(lake=uri, date=date, run_id=run_id, tables=tables, campaign=campaign)
     return rebuilt(backfill)
 
 

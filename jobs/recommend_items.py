@@ -9,11 +9,13 @@ Run:    python -m jobs.recommend_items --lake LAKE --date 2026-11-02 --run-id by
 import argparse
 import datetime as dt
 import functools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.command_line import job_parser, run
@@ -22,13 +24,18 @@ from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.lake.summary import summarise
+from jobs.quality.checked_publish import publish_checked
+from jobs.quality.figures import Observed
+from jobs.quality.list_figures import list_figures, observe_lists
+from jobs.quality.override import GateOverride
 from jobs.ranking.recommend import correlation_matrix, recommend
 from schemas.campaign import Campaign, load_campaign
+from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
 from schemas.tables import RECOMMEND_OUTCOMES
 
-CORRELATIONS_MAX_AGE_DAYS = 14  # a weekly training may be missed once; older correlations are an error, not a default
+_CATALOG_FLAGS = "catalog_flags.npy"
 
 Bools = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -38,10 +45,13 @@ def arg_parser() -> argparse.ArgumentParser:
     return job_parser(__doc__, campaign=True)
 
 
-def main(*, lake: str, date: dt.date, run_id: str, campaign: Path) -> dict[str, Any]:
+def main(
+    *, lake: str, date: dt.date, run_id: str, campaign: Path, override: GateOverride | None = None
+) -> dict[str, Any]:
     """Publish the campaign's recommendations; return users by outcome.
 
-    Raises: EmptyPartitionError if there are no correlations of the last 14 days, or nobody gets anything.
+    Raises: EmptyPartitionError if there are no correlations of the last 14 days, or nobody gets anything; GateError if
+    the contract of the recommendations does not hold.
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
@@ -62,18 +72,36 @@ def main(*, lake: str, date: dt.date, run_id: str, campaign: Path) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as folder:
         scratch = Scratch(Path(folder))
         eligible = eligible_items(opened, catalog, settings)
+        _save_catalog_flags(opened, catalog, Path(folder))
         scratch.save("correlations", correlation_matrix(opened.read(correlations), eligible))
         work = functools.partial(_recommend_bucket, attempt, profiles, scratch, settings)
         results = map_parts(spark, work, range(opened.buckets), "recommend for user buckets")
-    users = {name: sum(counts[name] for _, counts in results) for name in RECOMMEND_OUTCOMES}
+    observed = Observed.total(counted for _, counted in results)
+    users = {name: observed.sums[name] for name in RECOMMEND_OUTCOMES}
     if users["recommended"] == 0:
         raise EmptyPartitionError(
             f"nobody of {sum(users.values())} users gets a recommendation on {date} ({users}); check the catalog's "
             "stock and the campaign's exclusions"
         )
     metrics = {**users, "eligible_items": int(eligible.sum())}
-    files = [entry for entry, _ in results]
-    return summarise(attempt.publish(files, inputs=inputs, parameters=parameters, metrics=metrics))
+    figures = {
+        "rows_of_profiles": observed.sums["rows"] / profiles.rows,
+        "recommended_share": users["recommended"] / observed.sums["rows"],
+        "correlations_age_days": (date - correlations.partition.date).days,
+        **list_figures(observed, in_stock=settings.catalog.in_stock),
+    }
+    manifest = publish_checked(
+        attempt,
+        [entry for entry, _ in results],
+        observed,
+        inputs=inputs,
+        parameters=parameters,
+        metrics=metrics,
+        figures=figures,
+        missing={"items_in_stock_share": "the campaign recommends items that are out of stock as well"},
+        override=override,
+    )
+    return summarise(manifest)
 
 
 def eligible_items(lake: Lake, catalog: Manifest, settings: Campaign) -> Bools:
@@ -92,7 +120,7 @@ def eligible_items(lake: Lake, catalog: Manifest, settings: Campaign) -> Bools:
 
 def _recommend_bucket(
     attempt: Attempt, profiles: Manifest, scratch: Scratch, settings: Campaign, bucket: int
-) -> tuple[FileEntry, dict[str, int]]:
+) -> tuple[FileEntry, Observed]:
     rows = recommend(
         attempt.lake.read(profiles, bucket=bucket),
         scratch.load("correlations"),
@@ -104,9 +132,27 @@ def _recommend_bucket(
         exclude=settings.exclude,
         now=int(Window.of_days(attempt.partition.date, attempt.partition.date).end_at.timestamp()) * 1_000_000,
     )
-    counts = {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(rows["outcome"])}
-    return attempt.write(rows, bucket=bucket), {name: counts.get(name, 0) for name in RECOMMEND_OUTCOMES}
+    return attempt.write(rows, bucket=bucket), _observe_bucket(rows, scratch.folder, settings)
+
+
+def _save_catalog_flags(lake: Lake, catalog: Manifest, folder: Path) -> None:
+    """Say of every item whether it is in the catalog and in stock: for the gate, whatever `eligible_items` says."""
+    index, rows = read_index(lake), lake.read(catalog, columns=["item_id", "stock"])
+    items, flags = to_items(index, rows["item_id"]).to_numpy(), np.zeros((2, len(index)), np.bool_)
+    flags[0, items] = True
+    flags[1, items] = rows["stock"].to_numpy() > 0
+    np.save(folder / _CATALOG_FLAGS, flags)
+
+
+def _observe_bucket(rows: pa.Table, folder: Path, settings: Campaign) -> Observed:
+    in_catalog, in_stock = np.load(folder / _CATALOG_FLAGS, mmap_mode="r")
+    observed = observe_lists(
+        rows, in_catalog=in_catalog, in_stock=in_stock, slots=settings.slots, min_items=settings.min_items
+    )
+    for row in pc.value_counts(rows["outcome"]):
+        observed.sums[row["values"].as_py()] += row["counts"].as_py()
+    return observed
 
 
 if __name__ == "__main__":
-    run(main, arg_parser())
+    run(functools.partial(main, override=GateOverride.from_environment(os.environ)), arg_parser())

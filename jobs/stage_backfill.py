@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jobs import check_tables, export_table
+from jobs import export_table
 from jobs.backfill.request import Backfill, BackfillRequest, backfill_parser, planned_dates
 from jobs.command_line import run
 from jobs.finish_build import finished_recommendations
@@ -83,7 +83,6 @@ def main(
             run_id=run_id,
             source_uri=source_uri,
         )
-        check_tables.main(lake=staged.uri, date=date, run_id=run_id, tables=["catalog"])
         catalog = staged.manifest(Partition("catalog", date))
         index = append_items(staged, [staged.read(catalog, columns=["item_id"])["item_id"]], run_id).rows
         rows += catalog.rows

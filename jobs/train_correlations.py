@@ -9,28 +9,34 @@ Run:    python -m jobs.train_correlations --lake LAKE --date 2026-11-02 --run-id
 import argparse
 import datetime as dt
 import functools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
-from jobs.lake.list_columns import lengths
+from jobs.lake.list_columns import flat, lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.lake.summary import summarise
 from jobs.profiles.fold import Records, records_of_profiles
 from jobs.profiles.pairs import pairs_of_profiles
+from jobs.quality.checked_publish import publish_checked
+from jobs.quality.figures import Observed, observe
+from jobs.quality.override import GateOverride
 from jobs.ranking.cooccurrence import correlate_block, normalised
 from schemas.campaign import TrainingSettings, load_campaign
+from schemas.contracts import CONTRACTS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
-from schemas.tables import EVENT_TYPES
+from schemas.tables import CORRELATIONS, EVENT_TYPES
 
 TOP = 20  # correlated items kept per item
 MIN_SUPPORT = 2  # users in common; one shared user is a coincidence
@@ -50,11 +56,19 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: Path, top: int = TOP, min_support: int = MIN_SUPPORT
+    *,
+    lake: str,
+    date: dt.date,
+    run_id: str,
+    campaign: Path,
+    top: int = TOP,
+    min_support: int = MIN_SUPPORT,
+    override: GateOverride | None = None,
 ) -> dict[str, Any]:
     """Publish the date's correlations; return how many items have some, the pairs, and the window they came from.
 
-    Raises: EmptyPartitionError if the widest window holds too few records, or no two items share enough users.
+    Raises: EmptyPartitionError if the widest window holds too few records, or no two items share enough users;
+    GateError if the contract of the correlations does not hold.
     """
     opened, training = Lake.open(lake), load_campaign(campaign).training
     partition = Partition("correlations", date)
@@ -82,7 +96,8 @@ def main(
         scratch.save("items_by_users", by_users.T.tocsr())
         correlate = functools.partial(_correlate_block, attempt, scratch, top, min_support)
         results = map_parts(spark, correlate, range(0, items, _BLOCK_ITEMS), "correlate item blocks")
-    files, pairs = [entry for entry, _ in results], sum(found for _, found in results)
+    observed = Observed.total(counted for _, counted in results)
+    pairs = observed.sums["pairs"]
     if pairs == 0:
         raise EmptyPartitionError(
             f"no two items share {min_support} users in the {window_days} days up to {date}; export more history or "
@@ -95,7 +110,20 @@ def main(
         "interactions": int(matrix.nnz),
         "users": int(matrix.shape[0]),
     }
-    return summarise(attempt.publish(files, inputs=[profiles], parameters=parameters, metrics=metrics))
+    manifest = publish_checked(
+        attempt,
+        [entry for entry, _ in results],
+        observed,
+        inputs=[profiles],
+        parameters=parameters,
+        metrics=metrics,
+        figures={
+            "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(matrix.indices)),
+            **{name: observed.sums[name] for name in ("self_neighbours", "items_not_in_index")},
+        },
+        override=override,
+    )
+    return summarise(manifest)
 
 
 def choose_window(per_day: npt.NDArray[np.int64], training: TrainingSettings) -> tuple[int, int]:
@@ -147,10 +175,20 @@ def _read_bucket(
 
 def _correlate_block(
     attempt: Attempt, scratch: Scratch, top: int, min_support: int, first: int
-) -> tuple[FileEntry, int]:
+) -> tuple[FileEntry, Observed]:
     block = scratch.load("items_by_users")[first : first + _BLOCK_ITEMS]
     rows = correlate_block(block, scratch.load("users_by_items"), first, top=top, min_support=min_support)
-    return attempt.write(rows, bucket=first // _BLOCK_ITEMS), int(lengths(rows["other_item"]).sum())
+    items = scratch.load("items_by_users").shape[0]
+    return attempt.write(rows, bucket=first // _BLOCK_ITEMS), _observe_block(rows, items)
+
+
+def _observe_block(rows: pa.Table, items: int) -> Observed:
+    observed = observe(CONTRACTS[CORRELATIONS.name], rows)
+    item, others = rows["item"].to_numpy(), flat(rows["other_item"])
+    observed.sums["pairs"] = len(others)
+    observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
+    observed.sums["items_not_in_index"] = int((item >= items).sum() + (others >= items).sum())
+    return observed
 
 
 def _micros(instant: dt.datetime) -> int:
@@ -158,4 +196,4 @@ def _micros(instant: dt.datetime) -> int:
 
 
 if __name__ == "__main__":
-    run(main, arg_parser())
+    run(functools.partial(main, override=GateOverride.from_environment(os.environ)), arg_parser())

@@ -8,6 +8,8 @@ from schemas.errors import ConfigError
 from schemas.tables import TABLES
 
 MANIFEST_NAME = "_manifest.json"
+CHECKS_NAME = "_checks.json"  # what a partition's gate found, beside the files that it judged
+STOPPED_NAME = "_stopped_checks.json"  # what it found in files that it did not let through, until others pass
 UNDATED = dt.date.min  # the date of a table that has one partition in all
 
 # Run ids come from Airflow and hold `:` and `+`, which object stores and shells treat in ways of their own.
@@ -50,6 +52,11 @@ class Partition:
     def manifest_path(self) -> str:
         """The one file that readers start from."""
         return f"{self.path}/{MANIFEST_NAME}"
+
+    @property
+    def stopped_path(self) -> str:
+        """What the gate found the last time that it stopped; not there once it let something through."""
+        return f"{self.path}/{STOPPED_NAME}"
 
     def __str__(self) -> str:
         return self.path

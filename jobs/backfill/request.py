@@ -3,26 +3,19 @@
 import argparse
 import datetime as dt
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from jobs.lake.lake import Lake
+from jobs.quality.reasons import refuse_empty_reason
 from schemas.campaign import Campaign, load_campaign
 from schemas.errors import ConfigError, EmptyPartitionError
 from schemas.layout import Partition, safe_name
 
 STAGING: Final = "staging"
 MAX_DATES: Final = 31  # each takes a copy of the profiles and a training
-MIN_REASON_CHARACTERS: Final = 10
 _REQUEST_PATH: Final = "_backfill.json"
-# Words that say nothing; a reason of these alone is none.
-_PLACEHOLDERS: Final = frozenset({
-    "a", "again", "and", "asdf", "backfill", "because", "catalog", "default", "dummy", "example", "fix", "for", "just",
-    "new", "none", "placeholder", "qwerty", "reason", "rerun", "run", "some", "test", "testing", "the", "this", "todo",
-    "update",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,14 +38,7 @@ class BackfillRequest:
                 f"first_date {self.first_date} to last_date {self.last_date} are {days} dates; expected 1 to "
                 f"{MAX_DATES}, the first not after the last. Split a longer span into several backfills"
             )
-        words = re.findall(r"\w+", self.reason.lower())
-        if len(self.reason.strip()) < MIN_REASON_CHARACTERS or all(
-            word in _PLACEHOLDERS or len(set(word)) < 3 for word in words
-        ):
-            raise ConfigError(
-                f"reason {self.reason!r} says nothing; expected {MIN_REASON_CHARACTERS} characters or more that tell "
-                "whoever reads the lake's history in a year what was wrong with the old catalog"
-            )
+        refuse_empty_reason(self.reason, "what was wrong with the old catalog")
 
     @property
     def dates(self) -> list[dt.date]:

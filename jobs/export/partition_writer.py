@@ -12,11 +12,13 @@ import pyarrow as pa
 from jobs.export.account import Account
 from jobs.export.bucket_files import BucketFiles
 from jobs.export.drift import column_metrics, known_columns, remembered, table_digest
+from jobs.export.export_gate import check_export
 from jobs.export.late_events import look_back
 from jobs.export.settle_events import EventSettler
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import Window
 from jobs.lake.summary import summarise
+from jobs.quality.override import GateOverride
 from jobs.quality.row_rules import Checked, check_rows
 from jobs.quality.snapshot_rules import Snapshot
 from jobs.sources.protocol import Reading, Source
@@ -37,8 +39,9 @@ def write_partition(
     *,
     settings: SourceSettings,
     run_id: str,
+    override: GateOverride | None = None,
 ) -> dict[str, Any]:
-    """Stream the source into a new attempt and publish it; return what became of every row.
+    """Stream the source into a new attempt and publish it if its gate lets it; return what became of every row.
 
     Raises: SchemaError if the source has not the columns that it had at the export before.
     """
@@ -69,10 +72,13 @@ def write_partition(
             account.check(table, date, window, source.name)
             entries, aside_entries = good_files.finish(), aside_files.finish()
             account.check_written(sum(entry.rows for entry in entries), sum(entry.rows for entry in aside_entries))
+            passed = check_export(data, entries, account, window, override)
         # The data's manifest comes last: it is what the next stage starts from.
         aside_manifest = aside.publish(aside_entries, inputs=[], parameters=parameters, window=window)
         metrics = account.as_json() | columns | {"quarantine_sha256": aside_manifest.content_sha256}
+        metrics |= dict(passed.metrics)
         manifest = data.publish(entries, inputs=back.earlier, parameters=parameters, window=window, metrics=metrics)
+        passed.settle()
     return {
         "table": table.name,
         "date": date.isoformat(),

@@ -1,5 +1,6 @@
 """Carry a published partition from one lake to another, every file checked on the way."""
 
+import contextlib
 import datetime as dt
 import hashlib
 from collections.abc import Iterable
@@ -7,7 +8,7 @@ from collections.abc import Iterable
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from schemas.errors import StorageError
-from schemas.layout import Partition
+from schemas.layout import CHECKS_NAME, Partition
 
 
 def mirror_partition(source: Lake, target: Lake, partition: Partition) -> Manifest:
@@ -22,6 +23,7 @@ def mirror_partition(source: Lake, target: Lake, partition: Partition) -> Manife
         target.storage.delete_folder(manifest.folder)
         for entry in manifest.files:
             _copy_file(source, manifest, entry, target, manifest.folder)
+        _copy_checks(source, manifest, target, manifest.folder)
         held = before.to_bytes() if before else None
         target.storage.replace_if(partition.manifest_path, manifest.to_bytes(), held)
     return manifest
@@ -43,6 +45,7 @@ def republish_partition(
     attempt = target.attempt(manifest.partition, run_id)
     for entry in manifest.files:
         _copy_file(source, manifest, entry, target, attempt.folder)
+    _copy_checks(source, manifest, target, attempt.folder)
     window = manifest.window
     instants = [dt.datetime.fromisoformat(window[name]) for name in ("start_at", "end_at")] if window else None
     return attempt.publish(
@@ -62,8 +65,16 @@ def _copy_file(source: Lake, manifest: Manifest, entry: FileEntry, target: Lake,
         raise StorageError(
             f"{source.uri}/{path} is missing or not the file its manifest names; rebuild {manifest.partition}"
         )
-    file = target.storage.create(f"{folder}/{entry.name}")
-    try:
+    _write(target, f"{folder}/{entry.name}", data)
+
+
+def _copy_checks(source: Lake, manifest: Manifest, target: Lake, folder: str) -> None:
+    """Copy what the gate found, for tables that have one."""
+    data = source.storage.read(f"{manifest.folder}/{CHECKS_NAME}")
+    if data is not None:
+        _write(target, f"{folder}/{CHECKS_NAME}", data)
+
+
+def _write(target: Lake, path: str, data: bytes) -> None:
+    with contextlib.closing(target.storage.create(path)) as file:
         file.write(data)
-    finally:
-        file.close()

@@ -35,16 +35,14 @@ from jobs.quality.casts import (
 )
 from jobs.quality.email_addresses import canonical, collision_key, is_address
 from jobs.quality.quarantine import quarantine_rows
+from schemas.contracts import LEAST_PRICE, MAX_ID_BYTES, MAX_PRICE, MAX_QUANTITY
 from schemas.errors import SchemaError
 from schemas.source import ARRIVAL_COLUMN, EVENT_ID_COLUMN
 from schemas.tables import EVENT_TYPES, INSTANT, QUARANTINE, Table
 
 POSITION: Final = QUARANTINE.schema.field("source_position")
 
-MAX_ID_BYTES: Final = 255
-MAX_QUANTITY: Final = 1_000_000
-MAX_PRICE: Final = 9_999_999_999  # what MONEY holds, less one unit to round in
-_SMALLEST_PRICE: Final = 0.00005  # rounds to 0.0001, the smallest that MONEY holds
+_SMALLEST_PRICE: Final = LEAST_PRICE / 2  # rounds to it
 _MAX_STOCK: Final = 2**31 - 1
 _CLOCK_TOLERANCE: Final = dt.timedelta(minutes=15)  # of the clocks of a shop and of those who visit it
 

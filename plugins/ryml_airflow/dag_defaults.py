@@ -30,6 +30,24 @@ DATE_PARAM = Param(
     description="UTC day of the events, YYYY-MM-DD. Leave empty in scheduled runs: they take the day before.",
 )
 
+# Who lets a night pass although a check that is a matter of judgement fails, and why; off unless somebody asks.
+GATE_PARAMS = {
+    "override_gates_reason": Param(
+        None,
+        type=["null", "string"],
+        maxLength=500,
+        title="Let failing checks pass: reason",
+        description="Why the data is right although its checks say otherwise. Kept in the lake. Leave empty otherwise.",
+    ),
+    "override_gates_by": Param(
+        None,
+        type=["null", "string"],
+        maxLength=80,
+        title="Let failing checks pass: who decides",
+        description="A name or a team, no e-mail address. Kept in the lake with the reason.",
+    ),
+}
+
 
 def table_asset(name: str) -> Asset:
     """Declare a table of the lake for the lineage; its URI names the table, not where this deployment keeps it."""

@@ -8,11 +8,13 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
+from airflow.sdk.exceptions import AirflowException
 from pydantic import JsonValue
 
 from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, provider_address, setting
 from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
+from schemas.errors import GateError
 
 LEDGER_VARIABLE = "RYML_LEDGER"
 
@@ -43,12 +45,21 @@ def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[st
             context["outlet_events"][outlet].extra = counts
 
 
+def _gate_override(context: Context):  # type: ignore[no-untyped-def]  # GateOverride; its module is imported late
+    """Who lets failing checks pass, and why, from the run's params; None unless somebody asked."""
+    from jobs.quality.override import GateOverride
+
+    params = context["params"]
+    return GateOverride.of(by=params.get("override_gates_by"), reason=params.get("override_gates_reason"))
+
+
 class JobOperator(BaseOperator):
     """Run `jobs.<job>.main` in the task's process and return what it returns.
 
-    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider. A job
-    that reads the source is handed the URI of the connection that the source's settings name.
-    `result_key` narrows the returned dict to one of its values (for mapping over it).
+    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider. A
+    job that reads the source is handed the URI of the connection that the source's settings name.
+    `result_key` narrows the returned dict to one of its values (for mapping over it). `is_gated` jobs check what they
+    publish, and get the run's override of these checks, if somebody asked for one.
     """
 
     template_fields: Sequence[str] = ("job_date", "job_run_id", "arguments")
@@ -63,10 +74,12 @@ class JobOperator(BaseOperator):
         settings: Sequence[str] = (),
         provider_conn_id: str | None = None,
         result_key: str | None = None,
+        is_gated: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job = job
+        self.is_gated = is_gated
         self.job_date, self.job_run_id = _COMMON["date"], _COMMON["run_id"]
         self.arguments = dict(arguments or {})
         self.campaign = campaign
@@ -82,6 +95,8 @@ class JobOperator(BaseOperator):
         if self.provider_conn_id:
             options["provider"] = provider_address(self.provider_conn_id)
         add_source_uri(options)
+        if self.is_gated:
+            options["override"] = _gate_override(context)
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), date=dt.date.fromisoformat(self.job_date), run_id=self.job_run_id, **options
         )
@@ -165,10 +180,12 @@ class SparkJobOperator(SparkSubmitOperator):
         arguments: Mapping[str, Any] | None = None,
         campaign: str | None = None,
         needs_ledger: bool = False,
+        is_gated: bool = False,
         **kwargs: Any,
     ) -> None:
         self.job = job
         self.published = published
+        self.is_gated = is_gated
         self.campaign = campaign
         options = {"lake": "{{ setting('lake') }}", **_COMMON}
         if campaign:
@@ -190,19 +207,33 @@ class SparkJobOperator(SparkSubmitOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Submit, wait, and read the manifest that the job published."""
-        if self.needs_ledger:
-            os.environ[LEDGER_VARIABLE] = setting("ledger")
-        super().execute(context)
+        """Submit, wait, and read the manifest that the job published.
+
+        Raises: GateError, which no retry cures, if the job's gate stopped it; AirflowException for anything else.
+        """
         from jobs.lake.lake import Lake
         from jobs.lake.summary import summarise
-        from schemas.layout import Partition
+        from jobs.quality.kept_checks import read_stopped
+        from schemas.layout import Partition, safe_name
         from schemas.tables import TABLES
 
         rendered = self.application_args or []
         options = dict(zip(rendered[::2], rendered[1::2], strict=True))
         campaign = self.campaign if TABLES[self.published].per_campaign else None
         partition = Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)
+        if self.needs_ledger:
+            os.environ[LEDGER_VARIABLE] = setting("ledger")
+        override = _gate_override(context) if self.is_gated else None
+        if override:
+            # The environment of this task's own process, which spark-submit inherits.
+            os.environ.update(override.as_environment())
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            stopped = read_stopped(Lake.open(options["--lake"]), partition) if self.is_gated else None
+            if stopped is not None and stopped.run_id == safe_name(options["--run-id"]):
+                raise GateError(stopped.message) from error
+            raise
         result = summarise(Lake.open(options["--lake"]).manifest(partition))
         _publish_counts(self, context, result)
         return result

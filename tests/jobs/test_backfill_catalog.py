@@ -46,6 +46,8 @@ title = "Spring"
 min_items = 1
 [exclude]
 seen_days = 0
+[training]
+allow_less = true
 [mail]
 subject = "Hi"
 suppression_group = "Recommendations"

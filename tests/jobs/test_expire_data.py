@@ -24,7 +24,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.storage import Storage
 from jobs.measure_campaign import DAYS_AFTER
-from jobs.recommend_items import CORRELATIONS_MAX_AGE_DAYS
+from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError, GateError, PublishConflictError, StorageError
 from schemas.layout import UNDATED, Partition
 from schemas.retention import ATTEMPT_DAYS, KEEPING, STAGING_DAYS, attempt_days, keep_days

@@ -1,0 +1,281 @@
+"""The data contract: per table, what its rows and each of its partitions must keep.
+
+The row rules take their limits from here; the Great Expectations suites in schemas/expectations/ are written from here
+(`make expectations`). A partition is published only if its suite holds: see docs/decisions/010-gates-before-publish.md.
+
+Bands are wide: they stop what no shop does overnight (half a catalog, prices in cents) and let a sale or Christmas
+pass. Where a shop does more than that, a run is triggered with a reason; see `overridable` in schemas/checks.py.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.checks import (
+    Between,
+    Check,
+    ColumnRule,
+    Finite,
+    Matches,
+    MaxBytes,
+    NotNull,
+    OneOf,
+    Parallel,
+    Unique,
+    of_last_good,
+    of_weekday_median,
+)
+from schemas.tables import (
+    CATALOG,
+    CORRELATIONS,
+    EVENT_TYPES,
+    EVENTS,
+    PROFILES,
+    RECOMMEND_OUTCOMES,
+    RECOMMENDATIONS,
+    USERS,
+    Table,
+)
+
+MAX_ID_BYTES: Final = 255
+MAX_QUANTITY: Final = 1_000_000
+MAX_PRICE: Final = 9_999_999_999  # what MONEY holds, less one unit to round in
+LEAST_PRICE: Final = 0.0001  # the smallest that MONEY holds
+CORRELATIONS_MAX_AGE_DAYS: Final = 14  # a weekly training may be missed once; older ones are an error, not a default
+
+# A night after a day that ended early, such as a shop's Sunday, still has events of the afternoon.
+_NEWEST_HOURS: Final = 12
+_WEB_ADDRESS: Final = "^https?://"
+_ADDRESS: Final = r"^[^@\s]+@[^@\s]+$"
+
+ROWS: Final = Check("rows", "an empty partition is never published", at_least=1)
+COLUMNS_DIFFERENT: Final = Check(
+    "columns_different", "names, order and types of the columns are the table's", at_most=0
+)
+USED_SHARE: Final = Check(
+    "used_share",
+    "share of the source's rows that were not quarantined; fewer than half used is another format, not bad rows",
+    at_least=0.5,
+    overridable=True,
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a table's partitions must keep.
+
+    `columns`: rules beyond the schema's own (a required column has no nulls).
+    `compares_own_date`: a date that is exported again is held against what is published for it.
+    """
+
+    table: Table
+    columns: tuple[ColumnRule, ...]
+    figures: tuple[Check, ...]
+    compares_own_date: bool = False
+
+    @property
+    def rules(self) -> tuple[ColumnRule, ...]:
+        """All rules of columns, the schema's first."""
+        required = (NotNull(field.name) for field in self.table.schema if not field.nullable)
+        return (*required, *self.columns)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every check of a partition, in the order in which people read them."""
+        of_columns = (check for rule in self.rules for check in rule.checks())
+        return (ROWS, *self.figures, COLUMNS_DIFFERENT, *of_columns)
+
+    def suite(self) -> dict[str, object]:
+        """Write the contract as a Great Expectations suite over a frame of one row: the partition's figures."""
+        return {"name": self.table.name, "expectations": [check.as_expectation() for check in self.checks]}
+
+
+def _rows_of_weekday_median(base: str = "rows", *, at_most: float = 3.0) -> Check:
+    why = f"{base} against the median of the same weekday in the last four weeks"
+    return of_weekday_median(base, at_least=0.5, at_most=at_most, why=why)
+
+
+_EVENTS: Final = Contract(
+    EVENTS,
+    columns=(
+        MaxBytes("user_id", MAX_ID_BYTES),
+        MaxBytes("item_id", MAX_ID_BYTES),
+        OneOf("event_type", EVENT_TYPES),
+        Between("quantity", 1, MAX_QUANTITY),
+        Between("price", 0, MAX_PRICE, nullable=True),
+    ),
+    figures=(
+        Check("rows_of_last_day", "events that came in on the date itself", at_least=1),
+        # Black Friday brings three to four times a Friday.
+        _rows_of_weekday_median("rows_of_last_day", at_most=5.0),
+        USED_SHARE,
+        Check(
+            "newest_hours_before_end",
+            "hours from the newest event to the end of the window",
+            at_least=0,
+            at_most=_NEWEST_HOURS,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_CATALOG: Final = Contract(
+    CATALOG,
+    columns=(
+        Unique("item_id", across_files=True),
+        MaxBytes("item_id", MAX_ID_BYTES),
+        Matches("title", r"\S", 0.0),
+        Matches("url", _WEB_ADDRESS, 0.01),
+        Matches("image_url", _WEB_ADDRESS, 0.01),
+        Matches("currency", r"^[A-Z]{3}$", 0.01),
+        Between("price", LEAST_PRICE, MAX_PRICE),
+        Between("stock", 0),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.8, at_most=2.0, why="items against the last good catalog: half a file is none"),
+        _rows_of_weekday_median(),
+        Check(
+            "ids_kept_share",
+            "share of the last good catalog's ids that are still there; ids in another format keep none",
+            at_least=0.5,
+            overridable=True,
+            may_be_missing=True,
+        ),
+        Check("in_stock_share", "share of items in stock; a broken stock feed says 0 for all", at_least=0.01),
+        of_last_good(
+            "price_median", at_least=0.2, at_most=5.0, why="the median price against the last good one: cents"
+        ),
+        USED_SHARE,
+    ),
+    compares_own_date=True,
+)
+
+_USERS: Final = Contract(
+    USERS,
+    columns=(
+        Unique("user_id"),
+        MaxBytes("user_id", MAX_ID_BYTES),
+        Unique("email", across_files=True),
+        Matches("email", _ADDRESS, 0.0),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.8, at_most=2.0, why="users against the last good snapshot"),
+        _rows_of_weekday_median(),
+        Check("email_share", "share of users with an address", at_least=0.01, overridable=True),
+        of_last_good("email_share", at_least=0.8, why="share of users with an address against the last good snapshot"),
+        Check("subscribed_share", "share of users that may be mailed", at_least=0.01, overridable=True),
+        of_last_good("subscribed_share", at_least=0.8, why="share that may be mailed against the last good snapshot"),
+        USED_SHARE,
+    ),
+    compares_own_date=True,
+)
+
+_PROFILES: Final = Contract(
+    PROFILES,
+    columns=(
+        Unique("user_id"),
+        Parallel("item", ("event_type", "last_at", "count")),
+        Between("item", 0),
+        Between("event_type", 0, len(EVENT_TYPES) - 1),
+        Between("count", 1),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.95, why="users only join; those of the last good profiles are still there"),
+        _rows_of_weekday_median(),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check(
+            "newest_hours_before_end",
+            "age of the profiles: hours from the newest event in them to the end of the date",
+            at_least=0,
+            at_most=_NEWEST_HOURS,
+            overridable=True,
+            may_be_missing=True,
+        ),
+        Check(
+            "event_items_in_catalog_share",
+            "share of the folded events whose item is in the date's catalog; delisted ones are not",
+            at_least=0.5,
+            overridable=True,
+            may_be_missing=True,
+        ),
+        Check(
+            "event_users_in_users_share",
+            "share of the folded events whose user is in the date's users",
+            at_least=0.5,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_CORRELATIONS: Final = Contract(
+    CORRELATIONS,
+    columns=(
+        Unique("item", across_files=True),
+        Parallel("other_item", ("score", "support")),
+        Between("item", 0),
+        Between("other_item", 0),
+        Finite("score"),
+        # A cosine; single precision may end a little above 1.
+        Between("score", above=0, at_most=1.001),
+        Between("support", 1),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.7, at_most=3.0, why="items with neighbours against the last good training"),
+        _rows_of_weekday_median(),
+        Check(
+            "items_with_neighbours_share",
+            "share of the items in the profiles that have a correlated item",
+            at_least=0.01,
+            overridable=True,
+        ),
+        Check("self_neighbours", "no item is its own neighbour", at_most=0),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+    ),
+)
+
+_RECOMMENDATIONS: Final = Contract(
+    RECOMMENDATIONS,
+    columns=(
+        Unique("user_id"),
+        OneOf("outcome", RECOMMEND_OUTCOMES),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0),
+    ),
+    figures=(
+        Check("rows_of_profiles", "one row per profile", at_least=1, at_most=1),
+        _rows_of_weekday_median(),
+        Check("recommended_share", "share of users with a list", above=0),
+        of_last_good("recommended_share", at_least=0.8, why="share of users with a list against the last good night"),
+        Check("items_in_catalog_share", "share of recommended items that are in the catalog", at_least=1),
+        Check("items_in_stock_share", "share of recommended items that are in stock", at_least=1, may_be_missing=True),
+        Check("lists_of_wrong_length", "lists are as long as the campaign's min_items to slots, or empty", at_most=0),
+        Check("repeats_in_lists", "no item comes twice in a list", at_most=0),
+        Check(
+            "top_item_share",
+            "share of lists with the most recommended item; lists collapse when one item is in all",
+            at_most=0.9,
+            overridable=True,
+        ),
+        Check("top_list_share", "share of users who all have the very same list", at_most=0.5, overridable=True),
+        Check(
+            "distinct_lists_share",
+            "different lists among all lists, counted within each bucket",
+            at_least=0.02,
+            overridable=True,
+        ),
+        Check(
+            "correlations_age_days",
+            "days since the correlations were trained",
+            at_least=0,
+            at_most=CORRELATIONS_MAX_AGE_DAYS,
+        ),
+    ),
+)
+
+CONTRACTS: Final = {
+    contract.table.name: contract
+    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _RECOMMENDATIONS)
+}

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.export_table import main
 from jobs.lake.lake import Lake
+from jobs.quality.override import GateOverride
 from schemas.layout import Partition
 
 DATE = dt.date(2026, 3, 2)
@@ -196,11 +197,12 @@ class Export:
     lake: Path
     settings: Path
     source_uri: str | None = None
+    override: GateOverride | None = None
 
     def run(self, table: str, date: dt.date = DATE, *, run_id: str = "r1", buckets: int | None = None, data=None):
         return main(
             lake=str(self.lake), table=table, date=date, source=self.settings, data=data, run_id=run_id,
-            buckets=buckets or 4, source_uri=self.source_uri,
+            buckets=buckets or 4, source_uri=self.source_uri, override=self.override,
         )  # fmt: skip
 
     def read(self, table: str, date: dt.date = DATE) -> pa.Table:

@@ -46,8 +46,8 @@ def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[st
 class JobOperator(BaseOperator):
     """Run `jobs.<job>.main` in the task's process and return what it returns.
 
-    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider. A job
-    that reads the source is handed the URI of the connection that the source's settings name.
+    `arguments` are the job's own options beyond lake, date and run id; `provider_conn_id` adds the e-mail provider. A
+    job that reads the source is handed the URI of the connection that the source's settings name.
     `result_key` narrows the returned dict to one of its values (for mapping over it).
     """
 

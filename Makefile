@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test check golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export check golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -107,6 +107,12 @@ venv:
 
 test: install-dev ## run the tests
 	@$(python) -m pytest $(TESTS)
+
+scoreboard: install-dev ## the tests that measure a figure, in full size, and the figures
+	@$(python) -m pytest -q -m scoreboard $(TESTS)
+
+bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
+	@$(python) bench/export_rows.py $(ARGS)
 
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .

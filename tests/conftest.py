@@ -2,11 +2,17 @@
 
 from airflow_fixture import airflow_db, dagbag
 from rehearsal_fixture import rehearsal_server
+from scoreboard_fixture import print_scoreboard, scoreboard
 from spark_fixture import spark
 
-__all__ = ["airflow_db", "dagbag", "rehearsal_server", "spark"]
+__all__ = ["airflow_db", "dagbag", "rehearsal_server", "scoreboard", "spark"]
 
 
 def pytest_addoption(parser):
     """Add the switch of `make golden`."""
     parser.addoption("--golden", action="store_true", help="write golden files anew")
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    """Print the figures of `make scoreboard`."""
+    print_scoreboard(terminalreporter, config)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
@@ -24,6 +25,9 @@ from schemas.errors import ConfigError, SchemaError
 BATCH_ROWS: Final = 65_536
 _BLOCK_BYTES: Final = 4 * 2**20  # of text that is parsed at a time; one JSON line must fit
 _LAST_ROW: Final = b"\x1aryml last row\x1a"
+# A byte that no UTF-8 has; where there is one all the same it is escaped as well, so that nothing is lost.
+_NUL, _ESCAPE = b"\x00", b"\xfe"
+_ESCAPED_NUL, _ESCAPED_ESCAPE = b"\xfe0", b"\xfe1"
 
 # What a column is used for: decides how JSON's numbers and nulls are read.
 Use = Literal["text", "number", "flag"]
@@ -83,7 +87,8 @@ def _open_csv(file: SourceFile, delimiter: str, *, open_end: bool) -> OpenFile:
         text = _WithLastRow(file.stream(), len(names), delimiter)
         options = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
         with _readable(file), pa_csv.open_csv(pa.PythonFile(text, mode="r"), options, parse, convert) as rows:
-            yield from _without_last_row(file, rows)
+            for batch in _without_last_row(file, rows):
+                yield _unescaped(batch) if text.has_escapes else batch
         if text.is_open_end and not open_end:
             raise SchemaError(_breaks_off(file))
 
@@ -105,25 +110,42 @@ def _csv_header(file: SourceFile, delimiter: str) -> list[str]:
 
 
 class _WithLastRow:
-    """A CSV stream that is followed by one more row, which comes out as such only if no quote before it is open."""
+    """A CSV stream that is followed by one more row, which comes out as such only if no quote before it is open.
+
+    NUL bytes are written in another way: Arrow's parser passes over a delimiter that follows one within eight bytes
+    (it searches with instructions for strings that end in NUL).
+    """
 
     def __init__(self, stream: pa.NativeFile, columns: int, delimiter: str) -> None:
         self._stream = stream
         self._tail = delimiter.encode().join([_LAST_ROW] * columns) + b"\n"
         self._end = b""
+        self._rest = b""
         self.is_open_end = False
+        self.has_escapes = False
         self.closed = False
 
     def read(self, size: int) -> bytes:
+        # Always as much as is asked for: a short piece in the middle would be a block, and too small for a line.
+        parts, missing = [self._rest], size - len(self._rest)
+        while missing > 0 and (data := self._next(missing)):
+            parts.append(data)
+            missing -= len(data)
+        whole = b"".join(parts)
+        self._rest = whole[size:]
+        return whole[:size]
+
+    def _next(self, size: int) -> bytes:
         data: bytes = self._stream.read(size)
-        if data:
-            self._end = data[-1:]
-            return data
-        tail, self._tail = self._tail, b""
-        if tail and self._end not in (b"\n", b"\r"):
-            self.is_open_end = True
-            return b"\n" + tail
-        return tail
+        if not data:
+            tail, self._tail = self._tail, b""
+            self.is_open_end = self.is_open_end or (bool(tail) and self._end not in (b"\n", b"\r"))
+            return b"\n" + tail if tail and self.is_open_end else tail
+        self._end = data[-1:]
+        if _NUL in data or _ESCAPE in data:
+            self.has_escapes = True
+            data = data.replace(_ESCAPE, _ESCAPED_ESCAPE).replace(_NUL, _ESCAPED_NUL)
+        return data
 
     def close(self) -> None:
         self.closed = True
@@ -150,6 +172,14 @@ def _without_last_row(file: SourceFile, rows: pa_csv.CSVStreamingReader) -> Iter
     if last is None or any(column[-1].as_py() != _LAST_ROW for column in last.columns):
         raise SchemaError(_breaks_off(file))
     yield last.slice(0, last.num_rows - 1)
+
+
+def _unescaped(rows: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        pc.replace_substring(pc.replace_substring(column, _ESCAPED_NUL, _NUL), _ESCAPED_ESCAPE, _ESCAPE)
+        for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
 
 
 def _breaks_off(file: SourceFile) -> str:

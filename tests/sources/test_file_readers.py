@@ -1,6 +1,7 @@
 import datetime as dt
 import gzip
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,18 @@ def test_csv_is_read_as_bytes_in_any_packing(tmp_path):
     assert rows_of(tmp_path / "a.csv") == expected
     assert rows_of(tmp_path / "a.csv.gz") == expected
     assert list(open_file(SourceFile.local(tmp_path / "a.csv"), delimiter=",").columns) == ["id", "title", "price"]
+
+
+def test_csv_keeps_nul_and_every_other_byte_over_many_blocks(tmp_path):
+    draws = random.Random(1)
+    values = [
+        bytes(draws.choices([0, 0xFE, 0x30, 0x31, 0xFF, 0x41, 0xC3], k=draws.randrange(1, 40))) for _ in range(300_000)
+    ]
+    with (tmp_path / "a.csv").open("wb") as file:
+        file.write(b"id,price\n")
+        file.writelines(value + b",1\n" for value in values)
+    assert (tmp_path / "a.csv").stat().st_size > 4 * 2**20
+    assert [row["id"] for row in rows_of(tmp_path / "a.csv")] == values
 
 
 def test_json_lines_keep_ids_that_look_like_instants_and_widen_whole_numbers(tmp_path):

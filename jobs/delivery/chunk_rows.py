@@ -58,8 +58,10 @@ def read_chunk(
     emails = people["email"].combine_chunks().take(pc.index_in(user_ids, value_set=people["user_id"].combine_chunks()))
 
     catalog = lake.read(newest_catalog(lake, plan.partition.date))
-    catalog = catalog.filter(pc.greater(catalog["stock"], 0))
     index = read_index(lake)
+    # A catalog that came after the build may have items that the index does not: nobody was recommended these.
+    known = pc.is_in(catalog["item_id"], value_set=index)
+    catalog = catalog.filter(pc.and_(pc.greater(catalog["stock"], 0), known))
     row_of_item = np.full(len(index), -1)
     row_of_item[to_items(index, catalog["item_id"]).to_numpy()] = np.arange(len(catalog))
 

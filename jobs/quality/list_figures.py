@@ -40,7 +40,7 @@ def observe_lists(rows: pa.Table, *, in_catalog: Bools, in_stock: Bools, slots: 
     observed.sums["repeats_in_lists"] = int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
     lists, users = np.unique(table, axis=0, return_counts=True) if len(table) else (table, np.empty(0, np.int64))
     observed.sums["lists"], observed.sums["distinct_lists"] = len(table), len(lists)
-    observed.tops["list"] = _top([row.tobytes() for row in lists[_largest(users)]], users[_largest(users)])
+    observed.tops["list"] = _top([row[row >= 0].tobytes() for row in lists[_largest(users)]], users[_largest(users)])
     item, shown = np.unique(items, return_counts=True)
     observed.tops["item"] = _top([row.tobytes() for row in item[_largest(shown)]], shown[_largest(shown)])
     return observed

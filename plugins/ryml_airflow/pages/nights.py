@@ -1,17 +1,23 @@
-"""The page of nights: every campaign and date in the ledger, what was planned, pushed and sent. Counts only."""
+"""The pages of nights: every campaign and date in the ledger, what was planned, pushed and sent, and every check.
+
+Counts and figures only.
+"""
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader
 
+from ryml_airflow.campaigns import names
 from ryml_airflow.deployment import setting
 
 app = FastAPI(title="ryml", docs_url=None, redoc_url=None, openapi_url=None)
+_ORDER = ("error", "failed", "overridden", "passed", "skipped")
 _pages = Environment(loader=PackageLoader("ryml_airflow.pages", "."), autoescape=True)
 
 
@@ -21,17 +27,62 @@ def nights() -> str:
     from jobs.delivery.ledger import Ledger
 
     rows = Ledger(setting("ledger"), lambda: dt.datetime.now(dt.UTC)).nights()
-    return _pages.get_template("nights.html").render(nights=rows)
+    return _pages.get_template("nights.html").render(nights=rows, campaigns=names())
+
+
+@app.get("/night", dependencies=[Depends(get_user)])
+def open_night(campaign: str, date: dt.date) -> RedirectResponse:
+    """Open any night: one that was stopped before its plan is in no ledger."""
+    return RedirectResponse(f"{quote(campaign, safe='')}/{date}")
 
 
 @app.get("/{campaign}/{date}", response_class=HTMLResponse, dependencies=[Depends(get_user)])
 def night(campaign: str, date: dt.date) -> str:
     """Show the partitions that a night published, with their inputs and counts."""
-    return _pages.get_template("night.html").render(campaign=campaign, date=date, parts=_parts(campaign, date))
+    stopped = [part["table"].name for part in _checks(campaign, date) if not part["is_published"]]
+    return _pages.get_template("night.html").render(
+        campaign=campaign, date=date, parts=_parts(campaign, date), stopped=stopped
+    )
+
+
+@app.get("/{campaign}/{date}/checks", response_class=HTMLResponse, dependencies=[Depends(get_user)])
+def checks(campaign: str, date: dt.date) -> str:
+    """Show every check of a night: what was observed, what was expected, and what came of it."""
+    from jobs.quality.checked_publish import shown
+
+    return _pages.get_template("checks.html").render(
+        campaign=campaign, date=date, parts=_checks(campaign, date), shown=shown
+    )
+
+
+def _checks(campaign: str, date: dt.date) -> list[dict[str, Any]]:
+    """What was stopped and nothing passed since, then what is published; within a table, what fails comes first."""
+    from jobs.lake.lake import Lake
+    from jobs.quality.kept_checks import KeptChecks, read_passed, read_stopped
+    from schemas.contracts import CONTRACTS
+    from schemas.layout import Partition
+
+    lake = Lake.open(setting("lake"))
+    parts: list[dict[str, Any]] = []
+
+    def add(kept: KeptChecks | None, *, is_published: bool) -> None:
+        if kept is not None:
+            ordered = sorted(kept.checks, key=lambda check: _ORDER.index(check.verdict))
+            parts.append({"table": contract.table, "kept": kept, "checks": ordered, "is_published": is_published})
+
+    for contract in CONTRACTS.values():
+        partition = Partition(contract.table.name, date, campaign if contract.table.per_campaign else None)
+        add(read_stopped(lake, partition), is_published=False)
+        manifest = lake.find(partition)
+        if manifest is not None:
+            add(read_passed(lake, manifest), is_published=True)
+    return sorted(parts, key=lambda part: part["is_published"])
 
 
 def _parts(campaign: str, date: dt.date) -> list[dict[str, Any]]:
     from jobs.lake.lake import Lake
+    from jobs.quality.kept_checks import read_passed
+    from schemas.contracts import CONTRACTS
     from schemas.layout import Partition
     from schemas.tables import TABLES
 
@@ -41,7 +92,9 @@ def _parts(campaign: str, date: dt.date) -> list[dict[str, Any]]:
             continue
         manifest = lake.find(Partition(table.name, date, campaign if table.per_campaign else None))
         if manifest is not None:
-            parts.append({"table": table, "manifest": manifest, "counts": dict(_counts(manifest.metrics))})
+            counts = dict(_counts(manifest.metrics))
+            kept = read_passed(lake, manifest) if table.name in CONTRACTS else None
+            parts.append({"table": table, "manifest": manifest, "counts": counts, "kept": kept})
     return parts
 
 

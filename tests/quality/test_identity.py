@@ -19,7 +19,8 @@ from schemas.tables import EVENTS, USERS
 WINDOW = Window.of_days(dt.date(2026, 1, 1), dt.date(2026, 1, 1))
 IDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60), min_size=1, max_size=40)
 ALIKE = [
-    "007", "07", "7", "7 ", " 7", "7.0", "7e0", "a", "A", "ä", "a\u0308", "Ä", "😀", "😀\ufe0f", "\x00", "a\x00", "a\x00b",
+    "007", "07", "7", "7 ", " 7", "7.0", "7e0", "a", "A", "ä", "a\u0308", "Ä", "😀", "😀\ufe0f", "\x00", "a\x00",
+    "a\x00b",
     "ﬁ", "fi", "ı", "i", "İ", "ß", "ss", "null", "\t", "\r\n", "\ufeff", "\u200b", "nan", "True",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from jobs.export.bucket_files import BucketFiles
 from jobs.export.drift import column_metrics, known_columns, remembered, table_digest
 from jobs.export.export_gate import check_export
 from jobs.export.late_events import look_back
+from jobs.export.read_ahead import read_ahead
 from jobs.export.settle_events import EventSettler
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import Window
@@ -21,7 +22,7 @@ from jobs.lake.summary import summarise
 from jobs.quality.override import GateOverride
 from jobs.quality.row_rules import Checked, check_rows
 from jobs.quality.snapshot_rules import Snapshot
-from jobs.sources.protocol import Reading, Source
+from jobs.sources.protocol import Source
 from schemas.errors import StorageError
 from schemas.layout import Partition
 from schemas.source import EventsFile, EventsQuery, FileTable, QueryTable, SourceSettings
@@ -62,12 +63,14 @@ def write_partition(
                 if columns["new_source_columns"]:
                     log.warning("%s has new columns: %s", table.name, ", ".join(columns["new_source_columns"]))
                 files = _Files(good_files, aside_files)
-                if table is EVENTS:
-                    whole_rows = isinstance(said, EventsFile | EventsQuery) and said.duplicates == "quarantine"
-                    with EventSettler(back, window, whole_rows=whole_rows) as settler:
-                        _stream_events(_checked(table, back.reach, reading, said.timezone, files), settler, files)
-                else:
-                    _stream_snapshot(table, _checked(table, window, reading, said.timezone, files), files)
+                with read_ahead(reading.batches) as batches:
+                    checked = _checked(table, back.reach, batches, reading.holds_all_days, said.timezone, files)
+                    if table is EVENTS:
+                        whole_rows = isinstance(said, EventsFile | EventsQuery) and said.duplicates == "quarantine"
+                        with EventSettler(back, window, whole_rows=whole_rows) as settler:
+                            _stream_events(checked, settler, files)
+                    else:
+                        _stream_snapshot(table, checked, files)
             account = files.account
             account.check(table, date, window, source.name)
             entries, aside_entries = good_files.finish(), aside_files.finish()
@@ -116,10 +119,17 @@ class _Files:
         self._aside.write(addresses)
 
 
-def _checked(table: Table, window: Window, reading: Reading, zone: str | None, files: _Files) -> Iterator[Checked]:
+def _checked(
+    table: Table,
+    window: Window,
+    batches: Iterator[pa.RecordBatch],
+    holds_all_days: bool,
+    zone: str | None,
+    files: _Files,
+) -> Iterator[Checked]:
     """Hold each batch to the rules of single rows."""
-    for rows in reading.batches:
-        result = check_rows(table, rows, window, holds_all_days=reading.holds_all_days, zone=zone)
+    for rows in batches:
+        result = check_rows(table, rows, window, holds_all_days=holds_all_days, zone=zone)
         files.account.add_read(result)
         files.set_aside(result.quarantined)
         yield result

@@ -10,6 +10,7 @@ import pytest
 from poison import EMAILS, FLAGS, GOOD, INSTANTS, NUMBERS, TEXTS, Row, poisoned
 from small_shop import DATE, FILES_SETTINGS, Export
 
+from jobs.quality.override import GateOverride
 from jobs.quality.row_rules import MAX_ID_BYTES
 from schemas.tables import QUARANTINE_REASONS
 

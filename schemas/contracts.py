@@ -42,8 +42,9 @@ MAX_PRICE: Final = 9_999_999_999  # what MONEY holds, less one unit to round in
 LEAST_PRICE: Final = 0.0001  # the smallest that MONEY holds
 CORRELATIONS_MAX_AGE_DAYS: Final = 14  # a weekly training may be missed once; older ones are an error, not a default
 
-# A night after a day that ended early, such as a shop's Sunday, still has events of the afternoon.
-_NEWEST_HOURS: Final = 12
+# A day that ended early, such as a shop's Sunday, still has events from after ten in the morning. In a year of the
+# Online Retail data the newest event of a day was never more than 11.2 hours before its end.
+_NEWEST_HOURS: Final = 14
 _WEB_ADDRESS: Final = "^https?://"
 _ADDRESS: Final = r"^[^@\s]+@[^@\s]+$"
 
@@ -89,9 +90,9 @@ class Contract:
         return {"name": self.table.name, "expectations": [check.as_expectation() for check in self.checks]}
 
 
-def _rows_of_weekday_median(base: str = "rows", *, at_most: float = 3.0) -> Check:
+def _rows_of_weekday_median(base: str = "rows", *, at_least: float = 0.5, at_most: float = 3.0) -> Check:
     why = f"{base} against the median of the same weekday in the last four weeks"
-    return of_weekday_median(base, at_least=0.5, at_most=at_most, why=why)
+    return of_weekday_median(base, at_least=at_least, at_most=at_most, why=why)
 
 
 _EVENTS: Final = Contract(
@@ -105,8 +106,9 @@ _EVENTS: Final = Contract(
     ),
     figures=(
         Check("rows_of_last_day", "events that came in on the date itself", at_least=1),
-        # Black Friday brings three to four times a Friday.
-        _rows_of_weekday_median("rows_of_last_day", at_most=5.0),
+        # Of 299 days of the Online Retail data, a small shop, 5 lie below a third (4 of them just before Christmas), 11
+        # below a half, and none above 2.3 times. Black Friday brings large shops three to four times a Friday.
+        _rows_of_weekday_median("rows_of_last_day", at_least=0.33, at_most=5.0),
         USED_SHARE,
         Check(
             "newest_hours_before_end",
@@ -256,14 +258,14 @@ _RECOMMENDATIONS: Final = Contract(
         Check(
             "top_item_share",
             "share of lists with the most recommended item; lists collapse when one item is in all",
-            at_most=0.9,
+            at_most=0.5,
             overridable=True,
         ),
-        Check("top_list_share", "share of users who all have the very same list", at_most=0.5, overridable=True),
+        Check("top_list_share", "share of users who all have the very same list", at_most=0.2, overridable=True),
         Check(
             "distinct_lists_share",
             "different lists among all lists, counted within each bucket",
-            at_least=0.02,
+            at_least=0.05,
             overridable=True,
         ),
         Check(

@@ -1,7 +1,7 @@
 """The data contract: per table, what its rows and each of its partitions must keep.
 
 The row rules take their limits from here; the Great Expectations suites in schemas/expectations/ are written from here
-(`make expectations`). A partition is published only if its suite holds: see docs/decisions/010-gates-before-publish.md.
+(`make expectations`). A partition is published only if its suite holds: see docs/decisions/013-gates-before-publish.md.
 
 Bands are wide: they stop what no shop does overnight (half a catalog, prices in cents) and let a sale or Christmas
 pass. Where a shop does more than that, a run is triggered with a reason; see `overridable` in schemas/checks.py.

@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export check golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -118,6 +118,9 @@ check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+docs: install-dev ## write the README's generated tables anew
+	@$(python) docs/generate_tables.py
 
 golden: install-dev ## write the golden files of rendered tasks anew; look at the diff
 	@$(python) -m pytest -q tests/dags --golden

@@ -38,7 +38,8 @@ class BucketQueue:
         # Users come back within a batch; each distinct id is hashed once.
         ids = rows.column("user_id").combine_chunks().dictionary_encode()
         buckets = bucket_of(ids.dictionary, self._buckets)[ids.indices.to_numpy(zero_copy_only=False)]
-        order = np.argsort(buckets, kind="stable")
+        # Numbers of 16 bits are sorted by their digits, five times as fast as wider ones.
+        order = np.argsort(buckets.astype(np.uint16) if self._buckets < 2**16 else buckets, kind="stable")
         ends = np.cumsum(np.bincount(buckets, minlength=self._buckets)).tolist()
         for bucket, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             if end > start:

@@ -105,6 +105,29 @@ def test_each_event_is_exported_exactly_once(tmp_path, zone):
     assert (moved > 0) == (zone not in ("UTC", "Asia/Kathmandu"))
 
 
+def test_a_clock_that_is_put_back_at_midnight_utc_loses_nothing(tmp_path):
+    """As in Cairo in 1975: the hour before the window's end is, on the wall, behind it."""
+    change = dt.datetime(1975, 10, 1, tzinfo=dt.UTC)
+    events = [change + dt.timedelta(minutes=minutes) for minutes in range(-300, 300, 10)]
+    path = tmp_path / "shop.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE events (n INTEGER PRIMARY KEY, user_id, occurred_at)")
+        rows = [(str(n), wall_time(instant, "Africa/Cairo")) for n, instant in enumerate(events)]
+        database.executemany("INSERT INTO events (user_id, occurred_at) VALUES (?, ?)", rows)
+    (tmp_path / "shop.toml").write_text(SETTINGS.format(path=path, zone="Africa/Cairo"))
+    settings = load_source(tmp_path / "shop.toml")
+    source = open_source(settings, settings_path=tmp_path / "shop.toml", data=None, source_uri=None)
+    seen = []
+    for day in (-1, 0):
+        date = (change + dt.timedelta(days=day)).date()
+        window = Window.of_days(date, date)
+        with source.reading(EVENTS, window) as reading:
+            for batch in reading.batches:
+                good = check_rows(EVENTS, batch, window, holds_all_days=True, zone="Africa/Cairo").good
+                seen += [int(user_id) for user_id in good.column("user_id").to_pylist()]
+    assert sorted(seen) == list(range(60))
+
+
 @pytest.mark.parametrize(
     ("wall", "instant"),
     [

@@ -26,6 +26,8 @@ title = "Spring"
 min_items = 1
 [exclude]
 seen_days = 0
+[training]
+allow_less = true
 [mail]
 subject = "Hi"
 suppression_group = "Recommendations"
@@ -63,7 +65,7 @@ class Shop:
         return str(self.folder / "lake")
 
     def stage(self, job: object, date: dt.date = DATES[1], **options: object) -> dict[str, object]:
-        if job is recommend_items:
+        if job in (recommend_items, train_correlations):
             options["campaign"] = self.campaign
         return job.main(lake=self.lake_uri, date=date, run_id="night", **options)
 

@@ -77,7 +77,7 @@ def settings(root: Path) -> RunSettings:
         root=root,
         source=source,
         users=100,
-        dates=(dt.date(2026, 11, 2),),
+        dates=(dt.date(2026, 11, 4),),
         data=str(root / "shop.db"),
         api_port=18080,
         rehearsal_port=18085,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.errors import ConfigError
 from schemas.layout import safe_name
 from schemas.tables import EVENT_TYPES
+from schemas.training import TrainingSettings
 
 # What a user did that counts as interest; removals and refunds only undo.
 InterestType = Literal["view", "cart_add", "wishlist_add", "purchase"]
@@ -51,25 +52,6 @@ class CatalogSettings(_Settings):
     """Which items may be recommended at all."""
 
     in_stock: bool = True
-
-
-class TrainingSettings(_Settings):
-    """How much history the correlations are learned from.
-
-    The window starts at `window_days` and is widened day by day, to `max_window_days` at most, until it holds
-    `min_records` records (one per user, item and kind of interest).
-    """
-
-    min_records: Annotated[int, Field(ge=1)] = 5_000_000
-    window_days: Annotated[int, Field(ge=1, le=3660)] = 90
-    max_window_days: Annotated[int, Field(ge=1, le=3660)] = 366
-    allow_less: bool = False  # true: train on whatever the widest window holds
-
-    @model_validator(mode="after")
-    def _widens(self) -> Self:
-        if self.max_window_days < self.window_days:
-            raise ValueError(f"max_window_days {self.max_window_days} is less than window_days {self.window_days}")
-        return self
 
 
 class MailSettings(_Settings):

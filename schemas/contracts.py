@@ -26,9 +26,11 @@ from schemas.checks import (
 )
 from schemas.tables import (
     CATALOG,
+    CORRELATION_SOURCES,
     CORRELATIONS,
     EVENT_TYPES,
     EVENTS,
+    PRODUCT_CORRELATIONS,
     PROFILES,
     RECOMMEND_OUTCOMES,
     RECOMMENDATIONS,
@@ -214,13 +216,14 @@ _CORRELATIONS: Final = Contract(
     CORRELATIONS,
     columns=(
         Unique("item", across_files=True),
-        Parallel("other_item", ("score", "support")),
+        Parallel("other_item", ("score", "support", "source")),
         Between("item", 0),
         Between("other_item", 0),
         Finite("score"),
-        # A cosine; single precision may end a little above 1.
-        Between("score", above=0, at_most=1.001),
-        Between("support", 1),
+        # Far below the penalty in jobs/ranking/recommend.py, so that an excluded item stays excluded.
+        Between("score", above=0, at_most=1e6),
+        Between("support", 0),
+        Between("source", 0, len(CORRELATION_SOURCES) - 1),
     ),
     figures=(
         of_last_good("rows", at_least=0.7, at_most=3.0, why="items with neighbours against the last good training"),
@@ -233,6 +236,31 @@ _CORRELATIONS: Final = Contract(
         ),
         Check("self_neighbours", "no item is its own neighbour", at_most=0),
         Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("rows_recomputed", "rows that were made once more, straight from the interactions", at_least=1),
+        Check("rows_recomputed_differently", "a row that is made once more is the same", at_most=0),
+        Check(
+            "hit_rate_of_popularity",
+            "how often the lists find an item that a user has, the user's others given; against the most popular items",
+            above=1,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_PRODUCT_CORRELATIONS: Final = Contract(
+    PRODUCT_CORRELATIONS,
+    columns=(
+        Unique("item_id", across_files=True),
+        Parallel("other_item_id", ("score", "support", "source")),
+        Finite("score"),
+        Between("score", above=0),
+        Between("support", 0),
+    ),
+    figures=(
+        Check("rows_of_correlations", "one row per row of the correlations", at_least=1, at_most=1),
+        Check("lists_of_wrong_length", "lists have 20 items, or all there are", at_most=0),
+        Check("replaced_without_gain", "no item was replaced by one that is not better by min_gain", at_most=0),
     ),
 )
 
@@ -280,5 +308,5 @@ _RECOMMENDATIONS: Final = Contract(
 
 CONTRACTS: Final = {
     contract.table.name: contract
-    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _RECOMMENDATIONS)
+    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _PRODUCT_CORRELATIONS, _RECOMMENDATIONS)
 }

@@ -152,13 +152,47 @@ CORRELATIONS: Final = Table(
     name="correlations",
     grain="one row per item that has a correlated item, in item order; the lists are parallel, best first",
     key=("item",),
+    per_campaign=True,
+    version=2,
     schema=_schema(
         _required("item", pa.int32()),
         _list("other_item", pa.int32()),
         _list("score", pa.float32()),
-        _list("support", pa.int32()),
+        _list("support", pa.int32()),  # users in common
+        _list("source", pa.int8()),  # a position in CORRELATION_SOURCES
     ),
 )
+# The order is the code that `correlations.source` stores: append only.
+CORRELATION_SOURCES: Final = ("co-occurrence", "hybrid", "both")
+
+PRODUCT_CORRELATIONS: Final = Table(
+    name="product_correlations",
+    grain="one row per item that has a correlated item, in item order: the 20 that it is shown with, best first",
+    key=("item_id",),
+    per_campaign=True,
+    schema=_schema(
+        _required("item_id", pa.string()),
+        _list("other_item_id", pa.string()),
+        _list("score", pa.float32()),
+        _list("support", pa.int32()),
+        _list("source", pa.int8()),
+    ),
+)
+
+BACKTESTS: Final = Table(
+    name="backtests",
+    grain="one row per model and measure: how well it predicted the days that it did not see",
+    key=("model", "measure"),
+    per_campaign=True,
+    schema=_schema(
+        _required("model", pa.string()),
+        _required("role", pa.string()),
+        _required("measure", pa.string()),
+        _required("value", pa.float64()),
+        _required("is_chosen", pa.bool_()),
+    ),
+)
+BACKTEST_ROLES: Final = ("popularity", "candidate", "last_good", "short_lists")
 
 RECOMMENDATIONS: Final = Table(
     name="recommendations",
@@ -299,8 +333,8 @@ BUILDS: Final = Table(
 TABLES: Final = {
     table.name: table
     for table in (
-        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, CORRELATIONS, RECOMMENDATIONS, CHUNKS, RECEIPTS,
-        MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG,
-        QUARANTINE_USERS,
+        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, RECOMMENDATIONS,
+        CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS,
+        QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

@@ -56,7 +56,7 @@ def main(
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
     profiles, catalog = opened.manifest(Partition("profiles", date)), opened.manifest(Partition("catalog", date))
-    correlations = opened.latest("correlations", up_to=date, days=CORRELATIONS_MAX_AGE_DAYS)
+    correlations = opened.latest("correlations", up_to=date, campaign=settings.name, days=CORRELATIONS_MAX_AGE_DAYS)
     if correlations is None:
         raise EmptyPartitionError(
             f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"

@@ -66,11 +66,6 @@ class TrainingSettings(_Settings):
     def _fits_together(self) -> Self:
         if self.max_window_days < self.window_days:
             raise ValueError(f"max_window_days {self.max_window_days} is less than window_days {self.window_days}")
-        if self.backtest.holdout_days >= self.max_window_days:
-            raise ValueError(
-                f"backtest.holdout_days {self.backtest.holdout_days} leaves nothing of max_window_days "
-                f"{self.max_window_days} to learn from"
-            )
         if len(set(self.candidates)) < len(self.candidates):
             raise ValueError("two candidates have the same settings")
         return self

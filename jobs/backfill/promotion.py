@@ -19,8 +19,10 @@ COMPARISON_PATH: Final = "_comparison.json"
 
 def replaced_partitions(backfill: Backfill, date: dt.date) -> list[Partition]:
     """Name what is replaced for a date, inputs before what is made from them."""
-    shared = [Partition(table, date) for table in ("quarantine_catalog", "catalog", "correlations")]
-    return [*shared, Partition("recommendations", date, backfill.settings.name)]
+    shared = [Partition(table, date) for table in ("quarantine_catalog", "catalog")]
+    trained = ("backtests", "correlations", "product_correlations")
+    own = [Partition(table, date, backfill.settings.name) for table in (*trained, "recommendations")]
+    return [*shared, *own]
 
 
 def seen_in(lake: Lake, backfill: Backfill) -> dict[str, str | None]:

@@ -16,8 +16,8 @@ from jobs.ranking.sparse_product import top_n_product
 from schemas.campaign import ExcludeSettings
 from schemas.tables import RECOMMENDATIONS
 
-# Scores are sums of at most 100 weights of at most 4 x 100 times a cosine: far below a million.
-_PENALTY = 1e6
+# Scores are sums of at most 100 weights of at most 4 x 100 times a correlation of at most a million.
+_PENALTY = 1e12
 
 
 def correlation_matrix(correlations: pa.Table, eligible: npt.NDArray[np.bool_]) -> sparse.csr_array:

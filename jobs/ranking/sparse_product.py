@@ -96,7 +96,8 @@ def counts_of_pairs(a: sparse.csr_array, b: sparse.csr_array, pairs: sparse.csr_
     key, wanted = _keys(found), row * pairs.shape[1] + pairs.indices
     order = np.argsort(key)
     place = order[np.searchsorted(key[order], wanted)]
-    return (found.data[place] - _MARK).astype(np.int32)
+    counts: npt.NDArray[np.int32] = (found.data[place] - _MARK).astype(np.int32)
+    return counts
 
 
 def marked(b: sparse.csr_array) -> sparse.csr_array:

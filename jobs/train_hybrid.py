@@ -65,8 +65,8 @@ def main(
 ) -> dict[str, Any]:
     """Publish the date's model, vectors and lists; return what the night goes on with.
 
-    Raises: EmptyPartitionError if no interaction is with an item that has a feature; GateError if the training diverged or
-    a table is refused, and there is no last good model.
+    Raises: EmptyPartitionError if no interaction is with an item that has a feature; GateError if the training
+    diverged or a table is refused, and there is no last good model.
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     inputs = [opened.manifest(Partition(table, date)) for table in ("profiles", "catalog", "users")]

@@ -41,11 +41,11 @@ def fit(
 ) -> HybridModel:
     """Learn which features go together from who showed interest in what.
 
-    Shapes: interactions (users, items), entries above 0; item_features (items, …); user_features (users, …). Each user has
-            a vector of their own besides, which is thrown away: it keeps their taste out of the shared features.
+    Shapes: interactions (users, items), entries above 0; item_features (items, …); user_features (users, …). Each user
+            has a vector of their own besides, which is thrown away: it keeps their taste out of the shared features.
     Raises: GateError if the training diverged.
-    Source: Kula, Metadata embeddings for user and item cold-start recommendations, CBRecSys 2015 (the model); Weston et al.,
-            WSABIE, IJCAI 2011 (the loss).
+    Source: Kula, Metadata embeddings for user and item cold-start recommendations, CBRecSys 2015 (the model); Weston
+            et al., WSABIE, IJCAI 2011 (the loss).
     """
     from lightfm import LightFM
 

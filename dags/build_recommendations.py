@@ -58,6 +58,21 @@ def build_recommendations():
         pool="spark",
         outlets=[table_asset("profiles")],
     )
+    train_hybrid = JobOperator(
+        task_id="train_hybrid",
+        job="train_hybrid",
+        campaign=CAMPAIGN,
+        is_gated=True,
+        pool="training",
+        outlets=[table_asset("hybrid_items")],
+    )
+    rank_trending = JobOperator(
+        task_id="rank_trending",
+        job="rank_trending",
+        campaign=CAMPAIGN,
+        is_gated=True,
+        outlets=[table_asset("trending")],
+    )
     train_correlations = SparkJobOperator(
         task_id="train_correlations",
         job="train_correlations",
@@ -79,7 +94,7 @@ def build_recommendations():
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=CAMPAIGN, outlets=[table_asset("builds")]
     )
-    chain(export(), fold_profiles, train_correlations, recommend_items, finish_build)
+    chain(export(), fold_profiles, [train_hybrid, rank_trending], train_correlations, recommend_items, finish_build)
 
 
 build_recommendations()

@@ -62,13 +62,15 @@ def fit(
         (np.ones(interactions.nnz, np.float32), interactions.indices, interactions.indptr), shape=interactions.shape
     )
     try:
-        model.fit(
-            _as_lightfm(positive).tocoo(),
-            user_features=_as_lightfm(sparse.hstack([user_features, own], format="csr")),
-            item_features=_as_lightfm(item_features),
-            epochs=settings.epochs,
-            num_threads=settings.threads,
-        )
+        # What runs away is found by LightFM, which adds up what is not finite.
+        with np.errstate(all="ignore"):
+            model.fit(
+                _as_lightfm(positive).tocoo(),
+                user_features=_as_lightfm(sparse.hstack([user_features, own], format="csr")),
+                item_features=_as_lightfm(item_features),
+                epochs=settings.epochs,
+                num_threads=settings.threads,
+            )
     except ValueError as error:
         raise GateError(
             f"the hybrid model diverged ({error}) with learning_rate {settings.learning_rate:g} over {settings.epochs} "

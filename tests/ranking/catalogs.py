@@ -11,7 +11,13 @@ from schemas.tables import CATALOG, USERS
 
 def catalog_of(rows):
     """A catalog from dicts; what is not given is the same for all items."""
-    every = {"url": "https://a.example/", "image_url": "https://a.example/", "price": "10", "currency": "EUR", "stock": 1}
+    every = {
+        "url": "https://a.example/",
+        "image_url": "https://a.example/",
+        "price": "10",
+        "currency": "EUR",
+        "stock": 1,
+    }
     whole = [{**every, "title": row["item_id"], **row} for row in rows]
     for row in whole:
         row["price"] = decimal.Decimal(row["price"])
@@ -35,7 +41,7 @@ ITEMS_A_KIND = 20
 
 
 def kinds_of_goods():
-    """A catalog of six kinds: items of a kind share a category, a brand, a word and a color; the last of each is new."""
+    """A catalog of six kinds: items of a kind share category, brand, word and color; the last of each is new."""
     return catalog_of(
         [
             {

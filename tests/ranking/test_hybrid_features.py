@@ -25,10 +25,11 @@ def test_every_level_of_a_path_is_named():
 
 
 def test_an_item_has_the_features_that_others_share_and_no_others():
+    size = {"size": "L"}
     catalog = catalog_of(
         [
-            {"item_id": "a", "title": "Red, wide CUP", "category": "H > K", "brand": "X", "properties": {"size": "L"}},
-            {"item_id": "b", "title": "cup", "category": "H > K", "brand": "Y", "price": "80", "properties": {"size": "L"}},
+            {"item_id": "a", "title": "Red, wide CUP", "category": "H > K", "brand": "X", "properties": size},
+            {"item_id": "b", "title": "cup", "category": "H > K", "brand": "Y", "price": "80", "properties": size},
             {"item_id": "c", "title": "cup (red)", "category": "H > T", "brand": "X", "price": "300"},
             {"item_id": "d", "title": "plate", "category": "G", "price": "2000"},
             {"item_id": "e", "title": "spoon", "category": "G", "price": "9000"},
@@ -47,7 +48,8 @@ def test_an_item_has_the_features_that_others_share_and_no_others():
 
 def test_what_is_rare_weighs_more_and_every_item_weighs_the_same():
     features = item_features(kinds_of_goods(), min_items=2, max_features=1_000)
-    assert features.matrix.shape == (120, len(features.names)) and len(features.names) > 20
+    assert features.matrix.shape == (120, len(features.names))
+    assert len(features.names) > 20
     squares = features.matrix.multiply(features.matrix).sum(axis=1)
     np.testing.assert_allclose(squares, squares[0], rtol=1e-5)
     names = features.names.to_pylist()

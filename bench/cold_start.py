@@ -34,7 +34,8 @@ from jobs.ranking.hybrid import fit
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
 from jobs.ranking.metrics import measure
-from jobs.ranking.pairs_told_apart import pairs_told_apart_share
+from jobs.ranking.pairs_told_apart import pairs_told_apart
+from jobs.ranking.starter_items import suitability
 from jobs.ranking.user_features import combination_matrix, combinations, shared_features
 from schemas.cold_start import HybridSettings, TrendingSettings
 from schemas.tables import CATALOG, PROPERTIES
@@ -65,6 +66,16 @@ class Case:
     @property
     def cold(self) -> npt.NDArray[np.bool_]:
         return self.events < COLD_EVENTS
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a file, every text and category as a string."""
+    table = pq.read_table(path)
+    kinds = [
+        pa.string() if pa.types.is_large_string(f.type) or pa.types.is_dictionary(f.type) else f.type
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -105,8 +116,7 @@ CATALOGS = {"online-retail": _online_retail, "completejourney-sample": _complete
 
 def read_case(folder: Path) -> Case:
     """Read a folder of ../shared/data and split it."""
-    items, people = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "users.parquet")
-    events = pq.read_table(folder / "events.parquet", columns=["user_id", "item_id", "event_type", "ts"])
+    items, people, events = (_read(folder / f"{name}.parquet") for name in ("items", "users", "events"))
     events = events.filter(pc.and_(events["user_id"].is_valid(), pc.equal(events["event_type"], "purchase")))
     events = events.filter(pc.is_in(_texts(events["item_id"]), value_set=_texts(items["item_id"])))
     items = items.filter(pc.is_in(_texts(items["item_id"]), value_set=_texts(events["item_id"]).unique()))
@@ -167,10 +177,10 @@ class Models:
         self.fit_seconds = time.perf_counter() - began
         self.interactions = train.nnz
         self.features = features.matrix.shape[1]
-        self.told_apart = pairs_told_apart_share(train, self.vectors)
+        self.told_apart = pairs_told_apart(train, self.vectors)
         self._unit = self.vectors.astype(np.float32) / 4000
-        self._suits = user_features @ model.user_vectors @ (features.matrix @ model.item_vectors).T
-        self._suits += features.matrix @ model.item_biases
+        known_by = np.bincount(train.indices, minlength=train.shape[1])
+        self._suits = suitability(user_features, model, features.matrix, known_by)
 
     def popularity(self, users: npt.NDArray[np.int64]) -> Scores:
         return np.tile(self.case.events.astype(np.float32), (len(users), 1))
@@ -224,7 +234,7 @@ def main(*, data: Path, settings: HybridSettings) -> None:
             "data": name, "items": case.train.shape[1], "cold_items": int(case.cold.sum()),
             "items_without_events": int((case.events == 0).sum()), "features": models.features,
             "interactions": models.interactions, "fit_seconds": round(models.fit_seconds, 1),
-            "load": round(os.getloadavg()[0], 1), "told_apart": round(models.told_apart or 0, 3),
+            "load": round(os.getloadavg()[0], 1), "told_apart": round(models.told_apart or 0, 1),
         }), flush=True)  # fmt: skip
         for model in ("chance", "popularity", "trending", "hybrid"):
             score = getattr(models, model)

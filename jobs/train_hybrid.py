@@ -40,7 +40,7 @@ from jobs.ranking.hybrid_tables import feature_rows, item_rows, vectors_of_wrong
 from jobs.ranking.interactions import DAY, Interest
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
-from jobs.ranking.pairs_told_apart import pairs_told_apart_share
+from jobs.ranking.pairs_told_apart import pairs_told_apart
 from jobs.ranking.starter_items import most_common, starter_items
 from jobs.ranking.user_features import Feature, combination_matrix, combinations, shared_features
 from schemas.campaign import Campaign, load_campaign
@@ -78,7 +78,7 @@ def main(
     if done and all(made) and _belong_together([manifest for manifest in made if manifest]):
         return {**summarise(done), STATUS: "trained"}
     try:
-        published = _Training(opened, settings, date, run_id, inputs, parameters, override).publish()
+        published = _Training(opened, settings, date, run_id, inputs, parameters, override).train()
     except GateError as error:
         kept = last_good(opened, settings.name, date)
         if kept is None:
@@ -115,7 +115,7 @@ class _Training:
         self._lake, self._settings, self._date, self._run_id = lake, settings, date, run_id
         self._inputs, self._parameters, self._override = inputs, parameters, override
 
-    def publish(self) -> Manifest:
+    def train(self) -> Manifest:
         """Train, and publish the three tables, the model first."""
         hybrid, index = self._settings.hybrid, read_index(self._lake)
         profiles, catalog_manifest, users = self._inputs
@@ -138,7 +138,7 @@ class _Training:
         model = fit(interactions, features.matrix, user_matrix.matrix, hybrid)
         published = self._publish_model(model, features, user_matrix, sample)
         self._publish_items(published, model, features, item, interactions)
-        self._publish_users(published, model, features, item, known, texts)
+        self._publish_users(published, model, features, item, interactions, known, texts)
         return published
 
     def _interest(self) -> Interest:
@@ -169,12 +169,12 @@ class _Training:
     ) -> None:
         vectors = whole_vectors(features.matrix @ model.item_vectors)
         rows, size = item_rows(item, vectors), len(read_index(self._lake))
-        told_apart = pairs_told_apart_share(interactions, vectors)
+        told_apart = pairs_told_apart(interactions, vectors)
         figures = {
             "items_not_in_index": int((item >= size).sum()),
             "vectors_of_wrong_length": vectors_of_wrong_length(rows, self._settings.hybrid.components),
             **self._made_once_more(rows, model, features, item),
-            **({} if told_apart is None else {"pairs_told_apart_share": told_apart}),
+            **({} if told_apart is None else {"pairs_told_apart": told_apart}),
         }
         self._publish_table(
             HYBRID_ITEMS.name,
@@ -182,7 +182,7 @@ class _Training:
             [published, self._inputs[1]],
             metrics={"items": len(item)},
             figures=figures,
-            missing={"pairs_told_apart_share": "fewer than 50 users have two items"},
+            missing={"pairs_told_apart": "fewer than 50 users have two items"},
         )
 
     def _made_once_more(
@@ -207,12 +207,14 @@ class _Training:
         model: HybridModel,
         features: Features,
         item: npt.NDArray[np.int64],
+        interactions: sparse.csr_array,
         known: list[Feature],
         texts: pa.StringArray,
     ) -> None:
         hybrid = self._settings.hybrid
         kept = most_common(texts, hybrid.max_combinations)
-        rows = starter_items(kept, known, model, features.matrix, item, depth=hybrid.list_items)
+        known_by = np.bincount(interactions.indices, minlength=len(item))
+        rows = starter_items(kept, known, model, features.matrix, item, known_by, depth=hybrid.list_items)
         nothing_known = sum(key == "{}" for key in kept.to_pylist())
         outside = int((~np.isin(flat(rows["item"]), item)).sum())
         self._publish_table(

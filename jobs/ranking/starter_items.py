@@ -13,7 +13,9 @@ from jobs.ranking.hybrid import HybridModel
 from jobs.ranking.user_features import NOTHING_KNOWN, Feature, combination_matrix, combinations, features_in
 from schemas.tables import HYBRID_USERS
 
-_DIGITS: Final = 6  # of a score that ranks; beyond these, sums of single precision are noise
+Int64s = npt.NDArray[np.int64]
+
+_DIGITS: Final = 6  # of a score that ranks; sums differ beyond these with the order of their parts
 
 
 def most_common(texts: pa.StringArray, limit: int) -> pa.StringArray:
@@ -25,24 +27,40 @@ def most_common(texts: pa.StringArray, limit: int) -> pa.StringArray:
     return kept.take(pc.sort_indices(kept))
 
 
+def suitability(
+    combinations_by_feature: sparse.csr_array, model: HybridModel, item_features: sparse.csr_array, known_by: Int64s
+) -> npt.NDArray[np.float64]:
+    """Score items for combinations of user features: the logarithm of demand, moved by what the features like.
+
+    What features like is the model's product of user and item, less its mean over the combinations, so that of users
+    of whom nothing special is known demand alone decides. The product without demand lost to popularity.
+    Shapes: combinations_by_feature (combinations, user features); item_features (items, features); known_by (items,),
+            users who showed interest in each; the answer (combinations, items).
+    """
+    users = combinations_by_feature.astype(np.float64) @ model.user_vectors.astype(np.float64)
+    vectors = item_features.astype(np.float64) @ model.item_vectors.astype(np.float64)
+    taste = (users - users.mean(axis=0)) @ vectors.T
+    scores: npt.NDArray[np.float64] = np.round(np.log1p(known_by) + taste, _DIGITS)
+    return scores
+
+
 def starter_items(
     texts: pa.StringArray,
     known: list[Feature],
     model: HybridModel,
     item_features: sparse.csr_array,
-    item: npt.NDArray[np.int64],
+    item: Int64s,
+    known_by: Int64s,
     *,
     depth: int,
 ) -> pa.Table:
     """Rank the items for each combination of user features.
 
     Grain: one row per combination. Scores fall from 1 and are above 0; they say in which order, not how much better.
-    Shapes: item_features (candidates, features) and item (candidates,), their places in the item index.
+    Shapes: item_features (candidates, features), item (candidates,), their places in the item index, and known_by
+            (candidates,), as for `suitability`.
     """
-    users = combination_matrix(texts, known).matrix.astype(np.float64) @ model.user_vectors.astype(np.float64)
-    vectors = item_features.astype(np.float64) @ model.item_vectors.astype(np.float64)
-    bias = item_features.astype(np.float64) @ model.item_biases.astype(np.float64)
-    scores = np.round(users @ vectors.T + bias, _DIGITS)
+    scores = suitability(combination_matrix(texts, known).matrix, model, item_features, known_by)
     place = np.argsort(item)
     # Sorted by item first, so that a stable sort settles ties by item.
     best = place[np.argsort(-scores[:, place], axis=1, kind="stable")[:, :depth]]

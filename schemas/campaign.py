@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
 from schemas.errors import ConfigError
 from schemas.layout import safe_name
 from schemas.tables import EVENT_TYPES
@@ -84,6 +85,9 @@ class Campaign(_Settings):
     exclude: ExcludeSettings = ExcludeSettings()
     catalog: CatalogSettings = CatalogSettings()
     training: TrainingSettings = TrainingSettings()
+    hybrid: HybridSettings = HybridSettings()
+    trending: TrendingSettings = TrendingSettings()
+    exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
 

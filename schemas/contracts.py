@@ -30,10 +30,15 @@ from schemas.tables import (
     CORRELATIONS,
     EVENT_TYPES,
     EVENTS,
+    HYBRID_FEATURES,
+    HYBRID_ITEMS,
+    HYBRID_SIDES,
+    HYBRID_USERS,
     PRODUCT_CORRELATIONS,
     PROFILES,
     RECOMMEND_OUTCOMES,
     RECOMMENDATIONS,
+    TRENDING,
     USERS,
     Table,
 )
@@ -264,6 +269,64 @@ _PRODUCT_CORRELATIONS: Final = Contract(
     ),
 )
 
+_HYBRID_FEATURES: Final = Contract(
+    HYBRID_FEATURES,
+    columns=(OneOf("side", HYBRID_SIDES), Finite("bias"), Finite("vector")),
+    figures=(
+        _rows_of_weekday_median(),
+        Check("vectors_of_wrong_length", "every vector has the model's components", at_most=0),
+        Check("largest_number", "numbers of a training that ran away are finite at first, but large", at_most=100),
+    ),
+)
+
+_HYBRID_ITEMS: Final = Contract(
+    HYBRID_ITEMS,
+    columns=(Unique("item", across_files=True), Between("item", 0)),
+    figures=(
+        of_last_good("rows", at_least=0.7, at_most=3.0, why="items with a vector against the last good model"),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("vectors_of_wrong_length", "every vector has the model's components and the length of all", at_most=0),
+        Check(
+            "pairs_told_apart_share",
+            "how often two items of one user are closer to each other than to an item of somebody else; 0.5 is chance",
+            at_least=0.55,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_HYBRID_USERS: Final = Contract(
+    HYBRID_USERS,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0, at_most=1),
+    ),
+    figures=(
+        Check("rows_of_nothing_known", "one row is for users of whom nothing is known", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
+_TRENDING: Final = Contract(
+    TRENDING,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.5, at_most=3.0, why="categories in demand against the last good night"),
+        Check("rows_of_everything", "one row is for all categories together", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
 _RECOMMENDATIONS: Final = Contract(
     RECOMMENDATIONS,
     columns=(
@@ -308,5 +371,17 @@ _RECOMMENDATIONS: Final = Contract(
 
 CONTRACTS: Final = {
     contract.table.name: contract
-    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _PRODUCT_CORRELATIONS, _RECOMMENDATIONS)
+    for contract in (
+        _EVENTS,
+        _CATALOG,
+        _USERS,
+        _PROFILES,
+        _CORRELATIONS,
+        _PRODUCT_CORRELATIONS,
+        _HYBRID_FEATURES,
+        _HYBRID_ITEMS,
+        _HYBRID_USERS,
+        _TRENDING,
+        _RECOMMENDATIONS,
+    )
 }

@@ -194,6 +194,44 @@ BACKTESTS: Final = Table(
 )
 BACKTEST_ROLES: Final = ("popularity", "candidate", "last_good", "short_lists")
 
+HYBRID_FEATURES: Final = Table(
+    name="hybrid_features",
+    grain="one row per feature of the hybrid model, items' first, in byte order; the model is these numbers",
+    key=("side", "feature"),
+    per_campaign=True,
+    schema=_schema(
+        _required("side", pa.string()),
+        _required("feature", pa.string()),
+        _required("bias", pa.float32()),
+        _list("vector", pa.float32()),
+    ),
+)
+HYBRID_SIDES: Final = ("item", "user")
+
+HYBRID_ITEMS: Final = Table(
+    name="hybrid_items",
+    grain="one row per item of the catalog that has a feature of the model, in item order; its vector in whole numbers",
+    key=("item",),
+    per_campaign=True,
+    schema=_schema(_required("item", pa.int32()), _list("vector", pa.int16())),
+)
+
+HYBRID_USERS: Final = Table(
+    name="hybrid_users",
+    grain="one row per combination of what is known of users; the lists are parallel, best first",
+    key=("key",),
+    per_campaign=True,
+    schema=_schema(_required("key", pa.string()), _list("item", pa.int32()), _list("score", pa.float32())),
+)
+
+TRENDING: Final = Table(
+    name="trending",
+    grain="one row per category path, and one with an empty key for all; the lists are parallel, most in demand first",
+    key=("key",),
+    per_campaign=True,
+    schema=_schema(_required("key", pa.string()), _list("item", pa.int32()), _list("score", pa.float32())),
+)
+
 RECOMMENDATIONS: Final = Table(
     name="recommendations",
     grain="one row per profile, in user_id order within the bucket; the lists are parallel, best first",
@@ -333,8 +371,8 @@ BUILDS: Final = Table(
 TABLES: Final = {
     table.name: table
     for table in (
-        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, RECOMMENDATIONS,
-        CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS,
-        QUARANTINE_CATALOG, QUARANTINE_USERS,
+        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, HYBRID_FEATURES,
+        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS,
+        FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

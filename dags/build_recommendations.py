@@ -1,7 +1,8 @@
 """Build the night's recommendations.
 
-Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and
-recommends to every user. Ends in one manifest per table; `send_recommendations` starts from there.
+Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and, for
+each campaign file in `dags/campaigns/`, recommends to every user. Ends in one manifest per table and campaign; the
+campaigns' `send_…` DAGs start from there.
 
 **It never mails anybody**, so it can be run again, cleared or backfilled for any date at any time.
 
@@ -9,18 +10,22 @@ Each table is checked **before** it is published: readers never see one whose ch
 check with what was observed and expected.
 
 **When it fails**: read the last lines of the red task. Its message says what is wrong, what was expected and what to
-do. Whatever was published before stays; clear the task to go on from there. If a check is wrong about good data (a
+do. Whatever was published before stays; clear the task to go on from there. One campaign's red group does not hold up
+the others. If a check is wrong about good data (a
 sale, a new range), trigger the date again with `override_gates_by` and `override_gates_reason`; both are kept.
 
 **Not for** a new catalog for many past dates: use `backfill_catalog`, which compares before it promotes.
 """
 
-from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
+from airflow.sdk import CronDataIntervalTimetable, TaskGroup, chain, dag, task_group
 
+from ryml_airflow.campaigns import RECOMMEND_JOBS, load_all, trained_for
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
-from ryml_airflow.launch import JobOperator, SparkJobOperator
+from ryml_airflow.launch import JobOperator, ReadCampaignOperator, SparkJobOperator
+from schemas.campaign import Campaign
 
-CAMPAIGN = "resources_you_may_like"
+CAMPAIGNS = load_all()
+TRAINED_FOR = trained_for(CAMPAIGNS)  # correlations are one table for the whole shop
 
 
 @dag(
@@ -62,24 +67,33 @@ def build_recommendations():
         task_id="train_correlations",
         job="train_correlations",
         published="correlations",
-        campaign=CAMPAIGN,
+        campaign=TRAINED_FOR,
         is_gated=True,
         pool="spark",
         outlets=[table_asset("correlations")],
     )
-    recommend_items = SparkJobOperator(
-        task_id="recommend_items",
-        job="recommend_items",
-        published="recommendations",
-        is_gated=True,
-        campaign=CAMPAIGN,
-        pool="spark",
-        outlets=[table_asset("recommendations")],
-    )
-    finish_build = JobOperator(
-        task_id="finish_build", job="finish_build", campaign=CAMPAIGN, outlets=[table_asset("builds")]
-    )
-    chain(export(), fold_profiles, train_correlations, recommend_items, finish_build)
+    chain(export(), fold_profiles, train_correlations)
+    # What each kind of candidates waits for: a training that fails holds up those only that need it.
+    made_from = {"correlations": train_correlations, "back_in_stock": fold_profiles}
+
+    for name, campaign in CAMPAIGNS.items():
+        with TaskGroup(name, tooltip="One campaign: a list for every user, then the build is finished"):
+            if not isinstance(campaign, Campaign):
+                fold_profiles >> ReadCampaignOperator(task_id="read_campaign", campaign=name)
+                continue
+            recommend = SparkJobOperator(
+                task_id=RECOMMEND_JOBS[campaign.candidates.kind],
+                job=RECOMMEND_JOBS[campaign.candidates.kind],
+                published="recommendations",
+                is_gated=True,
+                campaign=name,
+                pool="spark",
+                outlets=[table_asset("recommendations")],
+            )
+            finish_build = JobOperator(
+                task_id="finish_build", job="finish_build", campaign=name, outlets=[table_asset("builds")]
+            )
+            chain(made_from[campaign.candidates.kind], recommend, finish_build)
 
 
 build_recommendations()

@@ -6,13 +6,17 @@ all of them in one message.
 
 import datetime as dt
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.errors import ConfigError
 from schemas.layout import safe_name
+from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.send_time import Hour, SendTime, Zone
 from schemas.tables import EVENT_TYPES
 
 # What a user did that counts as interest; removals and refunds only undo.
@@ -23,6 +27,23 @@ LookBackDays = Annotated[int, Field(ge=0, le=3660)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorrelatedItems(_Settings):
+    """Candidates that go with what a user was lately interested in."""
+
+    kind: Literal["correlations"] = "correlations"
+
+
+class RestockedItems(_Settings):
+    """Candidates that a user has on the wishlist, that were sold out and can be bought again."""
+
+    kind: Literal["back_in_stock"]
+    out_days: Annotated[int, Field(ge=1, le=31)] = 7  # sold out, or not in the catalog, on one of so many days before
+    wished_days: Annotated[int, Field(ge=1, le=3660)] = 366  # wishes older than this are forgotten
+
+
+Candidates = Annotated[CorrelatedItems | RestockedItems, Field(discriminator="kind")]
 
 
 class HistorySettings(_Settings):
@@ -75,12 +96,22 @@ class TrainingSettings(_Settings):
 class MailSettings(_Settings):
     """When and as what the batch leaves."""
 
-    hour: Annotated[int, Field(ge=0, le=23)] = 8  # UTC hour of the send
+    hour: Hour = 8  # hour of the send, in `zone`
+    zone: Zone = "UTC"  # of the IANA database, e.g. Europe/Berlin; summer time is followed
     subject: Annotated[str, Field(min_length=1, max_length=150)]
     suppression_group: Annotated[str, Field(min_length=1, max_length=30)]  # SendGrid: names up to 30 characters
     sender_id: Annotated[int, Field(ge=1)] = 1  # the verified sender's id at the provider
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
+    # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
+    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 27.
+    field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
+    may_be_empty: bool = False  # true: a night on which nobody gets anything is no error
+
+    @property
+    def send_time(self) -> SendTime:
+        """Hour and zone."""
+        return SendTime(hour=self.hour, zone=self.zone)
 
 
 class PushSettings(_Settings):
@@ -98,6 +129,9 @@ class Campaign(_Settings):
     title: Annotated[str, Field(min_length=1, max_length=80)]
     slots: Annotated[int, Field(ge=1, le=30)] = 6
     min_items: Annotated[int, Field(ge=1, le=30)] = 3
+    candidates: Candidates = CorrelatedItems()
+    audience: AudienceSettings = AudienceSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     history: HistorySettings = HistorySettings()
     exclude: ExcludeSettings = ExcludeSettings()
     catalog: CatalogSettings = CatalogSettings()
@@ -117,9 +151,13 @@ class Campaign(_Settings):
         """Name the single send of a date at the provider; one name is one send, for ever."""
         return f"ryml {self.name} {date.isoformat()}"
 
+    def audience_parameters(self) -> dict[str, object]:
+        """What decides who is mailed, beside the recommendations."""
+        return self.model_dump(mode="json", include={"audience", "experiment"})
+
     def ranking_parameters(self) -> dict[str, object]:
         """What decides the recommendations' bytes (and nothing that does not)."""
-        return self.model_dump(include={"slots", "min_items", "history", "exclude", "catalog"})
+        return self.model_dump(include={"slots", "min_items", "candidates", "history", "exclude", "catalog"})
 
 
 def load_campaign(path: Path) -> Campaign:
@@ -136,6 +174,29 @@ def load_campaign(path: Path) -> Campaign:
         raise ConfigError(f"campaign file {path} is not TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"campaign file {path}: {describe(error)}") from error
+
+
+def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
+    """Say of each campaign that gets into another's way how it does; empty if none does."""
+    settings = sorted(campaigns, key=lambda campaign: campaign.name)
+    found: dict[str, str] = {}
+    for position, first in enumerate(settings):
+        for second in settings[position + 1 :]:
+            if why := _clash(first, second):
+                found[first.name] = found[second.name] = f"campaigns {first.name} and {second.name} {why}"
+    return found
+
+
+def _clash(first: Campaign, second: Campaign) -> str | None:
+    if first.mail.field_prefix == second.mail.field_prefix:
+        return (
+            f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "
+            "shows: give one of them another prefix"
+        )
+    kinds = {first.candidates.kind, second.candidates.kind}
+    if kinds == {"correlations"} and first.training != second.training:
+        return "differ in [training]; the shop has one table of correlations: write the same keys in both"
+    return None
 
 
 def describe(error: ValidationError) -> str:

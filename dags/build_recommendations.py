@@ -19,7 +19,7 @@ sale, a new range), trigger the date again with `override_gates_by` and `overrid
 
 from airflow.sdk import CronDataIntervalTimetable, TaskGroup, chain, dag, task_group
 
-from ryml_airflow.campaigns import RECOMMEND_JOBS, load_all, trained_for
+from ryml_airflow.campaigns import load_all, trained_for
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, ReadCampaignOperator, SparkJobOperator
 from schemas.campaign import Campaign
@@ -74,7 +74,7 @@ def build_recommendations():
     )
     chain(export(), fold_profiles, train_correlations)
     # What each kind of candidates waits for: a training that fails holds up those only that need it.
-    made_from = {"correlations": train_correlations, "back_in_stock": fold_profiles}
+    made_from = {"correlations": train_correlations, "wishlist": fold_profiles}
 
     for name, campaign in CAMPAIGNS.items():
         with TaskGroup(name, tooltip="One campaign: a list for every user, then the build is finished"):
@@ -82,8 +82,8 @@ def build_recommendations():
                 fold_profiles >> ReadCampaignOperator(task_id="read_campaign", campaign=name)
                 continue
             recommend = SparkJobOperator(
-                task_id=RECOMMEND_JOBS[campaign.candidates.kind],
-                job=RECOMMEND_JOBS[campaign.candidates.kind],
+                task_id="recommend_items",
+                job="recommend_items",
                 published="recommendations",
                 is_gated=True,
                 campaign=name,
@@ -93,7 +93,7 @@ def build_recommendations():
             finish_build = JobOperator(
                 task_id="finish_build", job="finish_build", campaign=name, outlets=[table_asset("builds")]
             )
-            chain(made_from[campaign.candidates.kind], recommend, finish_build)
+            chain(made_from[campaign.candidates.source], recommend, finish_build)
 
 
 build_recommendations()

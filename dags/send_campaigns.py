@@ -21,7 +21,6 @@ from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import CronDataIntervalTimetable, Param, chain, dag, task_group
 
 from ryml_airflow.campaigns import load_all
-from ryml_airflow.campaigns import send_dag as send_dag_id
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, MACROS, table_asset
 from ryml_airflow.launch import (
     BuildSensor,
@@ -42,7 +41,7 @@ def send_dag(campaign: Campaign):
     provider = {"provider_conn_id": "sendgrid_default", **delivery}
 
     @dag(
-        dag_id=send_dag_id(campaign.name),
+        dag_id=f"send_{campaign.name}",
         dag_display_name=f"send: {campaign.title}",
         schedule=CronDataIntervalTimetable(f"0 {mail.hour} * * *", timezone=mail.zone),
         user_defined_macros={**MACROS, "run_date": run_date_of(mail.send_time)},
@@ -116,7 +115,7 @@ def send_dag(campaign: Campaign):
 def broken_dag(name: str):
     # Daily, so that it is red every day until somebody puts the file right.
     @dag(
-        dag_id=send_dag_id(name),
+        dag_id=f"send_{name}",
         schedule=CronDataIntervalTimetable("0 8 * * *", timezone="UTC"),
         tags=["ryml", "send", "broken settings"],
         **DAG_DEFAULTS,
@@ -128,7 +127,4 @@ def broken_dag(name: str):
 
 
 for campaign_name, settings in load_all().items():
-    if isinstance(settings, Campaign):
-        send_dag(settings)
-    else:
-        broken_dag(campaign_name)
+    send_dag(settings) if isinstance(settings, Campaign) else broken_dag(campaign_name)

@@ -3,38 +3,36 @@
 import math
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from schemas.ranking_rules import Settings
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class UserCondition(_Settings):
+class UserCondition(Settings):
     """One property of a user has one of these values, or is a number from `at_least` to `at_most`.
 
     A user without the property, or with another text where a number is asked for, does not meet it.
     """
 
     property: Annotated[str, Field(min_length=1, max_length=100)]
-    one_of: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
     at_least: float | None = None
     at_most: float | None = None
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         is_range = self.at_least is not None or self.at_most is not None
-        if bool(self.one_of) == is_range:
-            raise ValueError(f"property {self.property!r} needs either one_of, or at_least and at_most")
+        if bool(self.any_of) == is_range:
+            raise ValueError(f"property {self.property!r} needs either any_of, or at_least and at_most")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ValueError(f"at_least {self.at_least:g} is more than at_most {self.at_most:g}")
         return self
 
 
-class SegmentSettings(_Settings):
+class SegmentSettings(Settings):
     """Conditions over a user's properties: all of `all`, at least one of `any` (if there are some), none of `none`."""
 
     all: tuple[UserCondition, ...] = ()
@@ -47,7 +45,7 @@ class SegmentSettings(_Settings):
         return (*self.all, *self.any, *self.none)
 
 
-class AudienceSettings(_Settings):
+class AudienceSettings(Settings):
     """Who may be mailed. Whoever the provider suppresses never is, whatever stands here."""
 
     # false: only for a shop whose subscriptions are kept at the provider, and come back as suppressions
@@ -56,7 +54,7 @@ class AudienceSettings(_Settings):
     segments: SegmentSettings = SegmentSettings()
 
 
-class ExperimentSettings(_Settings):
+class ExperimentSettings(Settings):
     """Who is not mailed, to compare with, and what share gets which variant.
 
     Both are hashes of the address with a key that `family` names: campaigns of one family have the same holdout, and
@@ -65,7 +63,7 @@ class ExperimentSettings(_Settings):
 
     family: Name = "ryml"
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    variants: dict[Name, Share] = {}
+    variants: dict[Name, Share] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -5,73 +5,26 @@ all of them in one message.
 """
 
 import datetime as dt
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.errors import ConfigError
-from schemas.layout import safe_name
 from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
-from schemas.tables import EVENT_TYPES
 
-# What a user did that counts as interest; removals and refunds only undo.
-InterestType = Literal["view", "cart_add", "wishlist_add", "purchase"]
-Weight = Annotated[float, Field(gt=0, le=100)]
-LookBackDays = Annotated[int, Field(ge=0, le=3660)]
+# It stands in paths, DAG ids and names of task groups.
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CorrelatedItems(_Settings):
-    """Candidates that go with what a user was lately interested in."""
-
-    kind: Literal["correlations"] = "correlations"
-
-
-class RestockedItems(_Settings):
-    """Candidates that a user has on the wishlist, that were sold out and can be bought again."""
-
-    kind: Literal["back_in_stock"]
-    out_days: Annotated[int, Field(ge=1, le=31)] = 7  # sold out, or not in the catalog, on one of so many days before
-    wished_days: Annotated[int, Field(ge=1, le=3660)] = 366  # wishes older than this are forgotten
-
-
-Candidates = Annotated[CorrelatedItems | RestockedItems, Field(discriminator="kind")]
-
-
-class HistorySettings(_Settings):
-    """Which of a user's recent items speak for them, and how loudly."""
-
-    items: Annotated[int, Field(ge=1, le=100)] = 10  # most recent items of interest that are used
-    half_life_days: Annotated[float, Field(gt=0, le=3650)] = 30.0  # interest this old counts half
-    weights: dict[InterestType, Weight] = {"view": 1.0, "cart_add": 2.0, "wishlist_add": 2.0, "purchase": 3.0}
-
-    def weights_by_type(self) -> list[float]:
-        """One weight per event type, in the order of EVENT_TYPES; 0 where there is none."""
-        named = {str(name): weight for name, weight in self.weights.items()}
-        return [named.get(name, 0.0) for name in EVENT_TYPES]
-
-
-class ExcludeSettings(_Settings):
-    """What is never recommended to a user, each with its look-back in days (0: the rule is off)."""
-
-    bought_days: LookBackDays = 366
-    wishlisted_days: LookBackDays = 366
-    in_cart_days: LookBackDays = 366
-    seen_days: LookBackDays = 30
-
-
-class CatalogSettings(_Settings):
-    """Which items may be recommended at all."""
-
-    in_stock: bool = True
 
 
 class TrainingSettings(_Settings):
@@ -122,29 +75,21 @@ class PushSettings(_Settings):
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
 
 
-class Campaign(_Settings):
+class Campaign(RankingSettings):
     """One campaign. `name` is the file's stem."""
 
     name: str
     title: Annotated[str, Field(min_length=1, max_length=80)]
-    slots: Annotated[int, Field(ge=1, le=30)] = 6
-    min_items: Annotated[int, Field(ge=1, le=30)] = 3
-    candidates: Candidates = CorrelatedItems()
     audience: AudienceSettings = AudienceSettings()
     experiment: ExperimentSettings = ExperimentSettings()
-    history: HistorySettings = HistorySettings()
-    exclude: ExcludeSettings = ExcludeSettings()
-    catalog: CatalogSettings = CatalogSettings()
     training: TrainingSettings = TrainingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.min_items > self.slots:
-            raise ValueError(f"min_items {self.min_items} is more than slots {self.slots}")
-        if self.name != safe_name(self.name):
-            raise ValueError(f"the file's name {self.name!r} may hold only A-Z a-z 0-9 . _ -")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"the file's name {self.name!r} has to match {_NAME.pattern}: it becomes DAG ids")
         return self
 
     def send_name(self, date: dt.date) -> str:
@@ -154,10 +99,6 @@ class Campaign(_Settings):
     def audience_parameters(self) -> dict[str, object]:
         """What decides who is mailed, beside the recommendations."""
         return self.model_dump(mode="json", include={"audience", "experiment"})
-
-    def ranking_parameters(self) -> dict[str, object]:
-        """What decides the recommendations' bytes (and nothing that does not)."""
-        return self.model_dump(include={"slots", "min_items", "candidates", "history", "exclude", "catalog"})
 
 
 def load_campaign(path: Path) -> Campaign:
@@ -193,8 +134,8 @@ def _clash(first: Campaign, second: Campaign) -> str | None:
             f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "
             "shows: give one of them another prefix"
         )
-    kinds = {first.candidates.kind, second.candidates.kind}
-    if kinds == {"correlations"} and first.training != second.training:
+    sources = {first.candidates.source, second.candidates.source}
+    if sources == {"correlations"} and first.training != second.training:
         return "differ in [training]; the shop has one table of correlations: write the same keys in both"
     return None
 

@@ -75,8 +75,8 @@ def _places(addresses: pa.StringArray, purpose: str) -> npt.NDArray[np.float64]:
 
 def _meets(users: pa.Table, condition: UserCondition) -> Bools:
     values = pc.map_lookup(users["properties"].combine_chunks(), condition.property, "first")
-    if condition.one_of:
-        return _bools(pc.and_(pc.is_valid(values), pc.is_in(values, value_set=pa.array(condition.one_of))))
+    if condition.any_of:
+        return _bools(pc.and_(pc.is_valid(values), pc.is_in(values, value_set=pa.array(condition.any_of))))
     is_number = pc.match_substring_regex(pc.fill_null(values, ""), _NUMBER)
     numbers = pc.if_else(is_number, values, pa.scalar(None, pa.string())).cast(pa.float64())
     inside = pc.is_valid(numbers)

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import rank_within
 from jobs.profiles.fold import Int64s, Records, merge, records_of_profiles
-from schemas.campaign import ExcludeSettings
+from schemas.ranking_rules import ExcludeSettings, LookBack
 from schemas.tables import EVENT_TYPES
 
 _DAY = 86_400_000_000  # microseconds
@@ -50,7 +50,9 @@ class Pairs:
     def is_excluded(self, rules: ExcludeSettings, now: int) -> Bools:
         """Which pairs the exclusion rules forbid at an instant (microseconds)."""
 
-        def within(since: Int64s, days: int) -> Bools:
+        def within(since: Int64s, days: LookBack) -> Bools:
+            if days == "for_ever":
+                return since > _NEVER
             return since >= now - days * _DAY if days else np.zeros(len(since), bool)
 
         return (

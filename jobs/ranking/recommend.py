@@ -13,7 +13,7 @@ from scipy import sparse
 from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.profiles.pairs import pairs_of_profiles
 from jobs.ranking.sparse_product import top_n_product
-from schemas.campaign import ExcludeSettings
+from schemas.ranking_rules import ExcludeSettings
 from schemas.tables import RECOMMENDATIONS
 
 # Scores are sums of at most 100 weights of at most 4 x 100 times a cosine: far below a million.

@@ -10,9 +10,6 @@ from ryml_airflow.deployment import CAMPAIGNS, campaign_file
 from schemas.campaign import Campaign, clashes, load_campaign
 from schemas.errors import ConfigError
 
-# The job that makes each kind of candidates into recommendations.
-RECOMMEND_JOBS: Mapping[str, str] = {"correlations": "recommend_items", "back_in_stock": "recommend_restocked"}
-
 
 def names() -> list[str]:
     """Name every campaign."""
@@ -50,7 +47,7 @@ def trained_for(campaigns: Mapping[str, Campaign | ConfigError]) -> str | None:
         (
             name
             for name, campaign in campaigns.items()
-            if isinstance(campaign, Campaign) and campaign.candidates.kind == "correlations"
+            if isinstance(campaign, Campaign) and campaign.candidates.source == "correlations"
         ),
         None,
     )

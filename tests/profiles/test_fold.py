@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.profiles.fold import fold
 from jobs.profiles.pairs import pairs_of_profiles
-from schemas.campaign import ExcludeSettings
+from schemas.ranking_rules import ExcludeSettings
 from schemas.tables import EVENT_TYPES, EVENTS, PROFILES
 
 INDEX = pa.array([f"{n:03d}" for n in range(6)])

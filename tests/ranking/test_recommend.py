@@ -12,7 +12,7 @@ from scipy import sparse
 from jobs.profiles.fold import fold
 from jobs.ranking.cooccurrence import correlate_block, normalised
 from jobs.ranking.recommend import correlation_matrix, recommend
-from schemas.campaign import ExcludeSettings
+from schemas.ranking_rules import ExcludeSettings
 from schemas.tables import CORRELATIONS, EVENT_TYPES, EVENTS, RECOMMENDATIONS
 
 ITEMS = 12

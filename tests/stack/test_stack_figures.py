@@ -29,7 +29,7 @@ RETURNED: dict[str, dict[str, Any]] = {
     "train_correlations": {"rows": 3_665, "pairs": 60_123},
     "fold_profiles": {"rows": 4_372},
     "nightly.recommend_items": {"rows": 4_372, "recommended": 4_100},
-    "restocked.recommend_restocked": {"rows": 4_372, "recommended": 17},
+    "restocked.recommend_items": {"rows": 4_372, "recommended": 17},
 }
 SENT: dict[str, dict[str, Any]] = {
     "plan_push": {"rows": 4_372, "upsert": 4_090, "clear": 3, "unchanged": 7, "withheld": 272, "chunks": 5},

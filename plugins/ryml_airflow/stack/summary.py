@@ -18,7 +18,7 @@ _OF_THE_SHOP = (
     ("profiles", "fold_profiles", "rows"),
 )
 _OF_A_CAMPAIGN = (
-    ("users with recommendations", "recommend", "recommended"),
+    ("users with recommendations", "recommend_items", "recommended"),
     ("planned: to recommend", "plan_push", "upsert"),
     ("planned: to clear", "plan_push", "clear"),
     ("planned: unchanged", "plan_push", "unchanged"),
@@ -46,17 +46,13 @@ class DaySummary:
 def summarize_day(day: date, built: Mapping[str, Returned], sent: Mapping[str, Mapping[str, Returned]]) -> DaySummary:
     """Collect the figures of a date from what its tasks returned, by task id; what is missing shows as such.
 
-    `sent` has what the send of each campaign returned; a campaign's figures stand below its name. Tasks are known by the
-    last part of their id, so that they can be moved into task groups; what a campaign built, by the group of its name.
+    `sent` has what the send of each campaign returned; a campaign's figures stand below its name. Tasks are known by
+    the last part of their id, so that they can be moved into groups; what a campaign built, by the group of its name.
     """
     by_name = _by_name(built)
     figures = [(label, _shown(by_name.get(task, {}).get(key))) for label, task, key in _OF_THE_SHOP]
     for campaign, returned in sent.items():
-        own = _by_name(returned) | {
-            "recommend": values
-            for task_id, values in built.items()
-            if task_id.startswith(f"{campaign}.recommend_")
-        }
+        own = {**_by_name(returned), "recommend_items": built.get(f"{campaign}.recommend_items", {})}
         figures.append((campaign, ""))
         figures += [(f"  {label}", _shown(own.get(task, {}).get(key))) for label, task, key in _OF_A_CAMPAIGN]
     quarantine = tuple(

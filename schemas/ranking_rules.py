@@ -18,6 +18,9 @@ ExclusionName = Literal["bought", "in_cart", "wishlisted", "seen", "mailed"]
 # A user's exclusions in the order in which they are looked at: the first that applies is the reason that is given.
 EXCLUSIONS: Final[tuple[ExclusionName, ...]] = ("bought", "in_cart", "wishlisted", "seen", "mailed")
 
+# Profiles remember on which of so many days before its last mail an item was mailed: the bits of one signed number.
+MAILED_WINDOW_DAYS: Final = 62
+
 # A category is a path such as "Home > Kitchen > Knives"; "Home > Kitchen" stands for all that lies under it.
 CATEGORY_SEPARATOR: Final = " > "
 _PROPERTY: Final = "properties."
@@ -51,14 +54,26 @@ class HistorySettings(Settings):
         return [named.get(name, 0.0) for name in EVENT_TYPES]
 
 
-class CandidateSettings(Settings):
-    """Where the items that compete come from.
+class CorrelatedItems(Settings):
+    """Candidates that go with what a user was lately interested in.
 
-    `correlations`: what goes with the user's recent items. `wishlist`: what is on their wishlist itself, the most
-    recently wished first; with it, `exclude.wishlisted_days` has to be 0.
+    `neighbours`: how many of each item's correlated items speak. A user whose list comes up short with them is ranked
+    over the whole table, so a list is short only where the whole table has no more.
     """
 
-    source: Literal["correlations", "wishlist"] = "correlations"
+    kind: Literal["correlations"] = "correlations"
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class RestockedItems(Settings):
+    """Candidates that a user has on the wishlist, that were sold out and can be bought again; latest wishes first."""
+
+    kind: Literal["back_in_stock"]
+    out_days: Annotated[int, Field(ge=1, le=31)] = 7  # sold out, or not in the catalog, on one of so many days before
+    wished_days: Annotated[int, Field(ge=1, le=3660)] = 366  # wishes older than this are forgotten
+
+
+Candidates = Annotated[CorrelatedItems | RestockedItems, Field(discriminator="kind")]
 
 
 class TwinSettings(Settings):
@@ -84,7 +99,7 @@ class ExcludeSettings(Settings):
     wishlisted_days: LookBack = 366
     in_cart_days: LookBack = 366
     seen_days: LookBack = 30
-    mailed_days: LookBack = 0
+    mailed_days: Annotated[int, Field(ge=0, le=MAILED_WINDOW_DAYS)] = 0
     mailed_times: Annotated[int, Field(ge=1, le=100)] = 1
     twins: TwinSettings | None = None
 
@@ -138,7 +153,6 @@ class CatalogSettings(Settings):
     """
 
     in_stock: bool = True
-    back_in_stock_days: Annotated[int, Field(ge=0, le=30)] = 0  # sold out on one of so many days before; 0: any item
     min_price: Annotated[float, Field(ge=0)] | None = None
     max_price: Annotated[float, Field(ge=0)] | None = None
     min_rating: Annotated[float, Field(ge=0)] | None = None  # an item without a rating has less
@@ -156,8 +170,6 @@ class CatalogSettings(Settings):
                 raise ValueError(f"{name} is a number; use min_price, max_price, min_rating or catalog.where")
         if self.min_price is not None and self.max_price is not None and self.min_price > self.max_price:
             raise ValueError(f"min_price {self.min_price} is more than max_price {self.max_price}")
-        if self.back_in_stock_days and not self.in_stock:
-            raise ValueError("back_in_stock_days asks for items in stock, and in_stock is false")
         return self
 
 
@@ -201,7 +213,7 @@ class RankingSettings(Settings):
     slots: Annotated[int, Field(ge=1, le=30)] = 6
     min_items: Annotated[int, Field(ge=1, le=30)] = 3
     history: HistorySettings = HistorySettings()
-    candidates: CandidateSettings = CandidateSettings()
+    candidates: Candidates = CorrelatedItems()
     exclude: ExcludeSettings = ExcludeSettings()
     catalog: CatalogSettings = CatalogSettings()
     boosts: Annotated[tuple[BoostSettings, ...], Field(max_length=20)] = ()
@@ -212,10 +224,11 @@ class RankingSettings(Settings):
     def _lists_fit(self) -> Self:
         if self.min_items > self.slots:
             raise ValueError(f"min_items {self.min_items} is more than slots {self.slots}")
-        if self.candidates.source == "wishlist" and self.exclude.wishlisted_days != 0:
-            raise ValueError(
-                "candidates.source is wishlist, and exclude.wishlisted_days rules all of them out; set it to 0"
-            )
+        if self.candidates.kind == "back_in_stock":
+            if self.exclude.wishlisted_days != 0:
+                raise ValueError("candidates are the wishlist, and exclude.wishlisted_days rules them out; set it to 0")
+            if not self.catalog.in_stock:
+                raise ValueError("candidates are items that are back in stock, and catalog.in_stock is false")
         return self
 
     def ranking_parameters(self) -> dict[str, object]:

@@ -19,13 +19,36 @@ sale, a new range), trigger the date again with `override_gates_by` and `overrid
 
 from airflow.sdk import CronDataIntervalTimetable, TaskGroup, chain, dag, task_group
 
-from ryml_airflow.campaigns import load_all, trained_for
+from ryml_airflow.campaigns import load_all
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, ReadCampaignOperator, SparkJobOperator
 from schemas.campaign import Campaign
 
-CAMPAIGNS = load_all()
-TRAINED_FOR = trained_for(CAMPAIGNS)  # correlations are one table for the whole shop
+
+def campaign_tasks(campaign: Campaign):
+    spark = {"campaign": campaign.name, "is_gated": True, "pool": "spark"}
+    train_correlations = []
+    if campaign.candidates.kind == "correlations":  # a wishlist needs no model
+        train_correlations.append(
+            SparkJobOperator(
+                task_id="train_correlations",
+                job="train_correlations",
+                published="correlations",
+                outlets=[table_asset("correlations")],
+                **spark,
+            )
+        )
+    recommend_items = SparkJobOperator(
+        task_id="recommend_items",
+        job="recommend_items",
+        published="recommendations",
+        outlets=[table_asset("recommendations")],
+        **spark,
+    )
+    finish_build = JobOperator(
+        task_id="finish_build", job="finish_build", campaign=campaign.name, outlets=[table_asset("builds")]
+    )
+    return [*train_correlations, recommend_items, finish_build]
 
 
 @dag(
@@ -63,37 +86,14 @@ def build_recommendations():
         pool="spark",
         outlets=[table_asset("profiles")],
     )
-    train_correlations = SparkJobOperator(
-        task_id="train_correlations",
-        job="train_correlations",
-        published="correlations",
-        campaign=TRAINED_FOR,
-        is_gated=True,
-        pool="spark",
-        outlets=[table_asset("correlations")],
-    )
-    chain(export(), fold_profiles, train_correlations)
-    # What each kind of candidates waits for: a training that fails holds up those only that need it.
-    made_from = {"correlations": train_correlations, "wishlist": fold_profiles}
+    chain(export(), fold_profiles)
 
-    for name, campaign in CAMPAIGNS.items():
-        with TaskGroup(name, tooltip="One campaign: a list for every user, then the build is finished"):
-            if not isinstance(campaign, Campaign):
+    for name, campaign in load_all().items():
+        with TaskGroup(name, tooltip="One campaign: its model, a list for every user, and the end of its build"):
+            if isinstance(campaign, Campaign):
+                chain(fold_profiles, *campaign_tasks(campaign))
+            else:
                 fold_profiles >> ReadCampaignOperator(task_id="read_campaign", campaign=name)
-                continue
-            recommend = SparkJobOperator(
-                task_id="recommend_items",
-                job="recommend_items",
-                published="recommendations",
-                is_gated=True,
-                campaign=name,
-                pool="spark",
-                outlets=[table_asset("recommendations")],
-            )
-            finish_build = JobOperator(
-                task_id="finish_build", job="finish_build", campaign=name, outlets=[table_asset("builds")]
-            )
-            chain(made_from[campaign.candidates.source], recommend, finish_build)
 
 
 build_recommendations()

@@ -61,7 +61,7 @@ def measure_dag(campaign: Campaign):
             JobOperator(task_id="measure_campaign", job="measure_campaign", **measuring)
         FollowUpOperator(task_id="measure_follow_up", days_after=DAYS_AFTER, **measuring)
 
-    measure()
+    return measure()
 
 
 # A campaign file that cannot be read has a red send_… DAG already.

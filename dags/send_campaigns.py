@@ -109,7 +109,7 @@ def send_dag(campaign: Campaign):
         )
         chain(wait_for_build, pull_suppressions, plan_push, list_chunks, pushed, reconcile_push, schedule_send)
 
-    send()
+    return send()
 
 
 def broken_dag(name: str):

@@ -1,6 +1,7 @@
 """Write the tables of DAGs and of the lake into README.md, between their markers (`make docs`)."""
 
 import os
+import runpy
 import sys
 import tempfile
 from pathlib import Path
@@ -29,22 +30,20 @@ def dags() -> str:
     A file that makes a DAG for each campaign has one row too: another campaign changes nothing here.
     """
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="ryml-docs-"))  # read at Airflow's import
-    from airflow.dag_processing.dagbag import DagBag
-
-    from ryml_airflow.campaigns import names
+    from ryml_airflow.campaigns import load, names
 
     rows = []
     for path in sorted((ROOT / "dags").glob("*.py")):
-        found = sorted(DagBag(dag_folder=str(path)).dags.values(), key=lambda dag: dag.dag_id)
-        dag, name, campaigns = found[0], found[0].dag_id, sorted(names())
-        minute, hour, *rest = str(getattr(dag.timetable, "expression", "- - by hand")).split()
-        schedule = f"daily {int(hour):02}:{int(minute):02} UTC" if rest == ["*", "*", "*"] else " ".join(rest)
-        if path.stem.endswith("_campaigns"):
-            verb = path.stem.removesuffix("_campaigns")
-            if [dag.dag_id for dag in found] != [f"{verb}_{campaign}" for campaign in campaigns]:
-                raise SystemExit(f"{path.name} makes {[dag.dag_id for dag in found]}; expected one for each campaign")
-            name, schedule = f"{verb}_CAMPAIGN", "daily, by the campaign's hour and zone"
-        rows.append([f"`{name}`", schedule, (dag.doc_md or "").splitlines()[0], PAST_DATES[path.stem]])
+        module, verb = runpy.run_path(str(path)), path.stem.removesuffix("_campaigns")
+        if verb == path.stem:
+            dag = module[path.stem]()
+            minute, hour, *rest = str(getattr(dag.timetable, "expression", "- - by hand")).split()
+            schedule = f"daily {int(hour):02}:{int(minute):02} UTC" if rest == ["*", "*", "*"] else " ".join(rest)
+            name = dag.dag_id
+        else:
+            dag = module[f"{verb}_dag"](load(names()[0]))
+            name, schedule = dag.dag_id.replace(names()[0], "CAMPAIGN"), "daily, by the campaign's hour and zone"
+        rows.append([f"`{name}`", schedule, dag.doc_md.splitlines()[0], PAST_DATES[path.stem]])
     return table(["DAG", "schedule", "what it does", "past dates"], rows)
 
 

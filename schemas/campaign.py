@@ -134,9 +134,6 @@ def _clash(first: Campaign, second: Campaign) -> str | None:
             f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "
             "shows: give one of them another prefix"
         )
-    sources = {first.candidates.source, second.candidates.source}
-    if sources == {"correlations"} and first.training != second.training:
-        return "differ in [training]; the shop has one table of correlations: write the same keys in both"
     return None
 
 

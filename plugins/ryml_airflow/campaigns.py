@@ -3,7 +3,6 @@
 A file that cannot be read takes nothing else down: its campaign gets tasks that fail and say why.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from ryml_airflow.deployment import CAMPAIGNS, campaign_file
@@ -39,15 +38,3 @@ def load_all(folder: Path | None = None) -> dict[str, Campaign | ConfigError]:
             found[path.stem] = error
     readable = [campaign for campaign in found.values() if isinstance(campaign, Campaign)]
     return found | {name: ConfigError(why) for name, why in clashes(readable).items()}
-
-
-def trained_for(campaigns: Mapping[str, Campaign | ConfigError]) -> str | None:
-    """Name the campaign whose [training] the night's correlations are made by: all that use them have the same."""
-    return next(
-        (
-            name
-            for name, campaign in campaigns.items()
-            if isinstance(campaign, Campaign) and campaign.candidates.source == "correlations"
-        ),
-        None,
-    )

@@ -28,7 +28,7 @@ def campaign(tmp_path, text=LEAST, name="one"):
 def test_the_campaigns_that_ship_are_valid_and_fit_together():
     found = [load_campaign(path) for path in sorted(FOLDER.glob("*.toml"))]
     assert {one.name for one in found} >= {"resources_you_may_like", "back_in_stock"}
-    assert {one.candidates.source for one in found} == {"correlations", "wishlist"}
+    assert {one.candidates.kind for one in found} == {"correlations", "back_in_stock"}
     assert not clashes(found)
     assert not any(one.mail.live for one in found)
 
@@ -89,14 +89,6 @@ def test_campaigns_with_the_same_fields_clash(tmp_path):
     assert set(found) == {"one", "two"}
     assert "share field_prefix 'ryml'" in found["one"]
     assert clashes([one, other]) == {}
-
-
-def test_campaigns_that_would_train_one_table_differently_clash(tmp_path):
-    one = campaign(tmp_path)
-    text = f'{LEAST}field_prefix = "other"\n[training]\nwindow_days = 7\n'
-    assert "differ in [training]" in clashes([one, campaign(tmp_path, text, name="two")])["two"]
-    wishes = f'{text}[candidates]\nsource = "wishlist"\n[exclude]\nwishlisted_days = 0\n'
-    assert clashes([one, campaign(tmp_path, wishes, name="three")]) == {}
 
 
 PREFIXES = st.from_regex(r"\A[a-z][a-z0-9_]{0,29}\Z")

@@ -26,8 +26,8 @@ RETURNED: dict[str, dict[str, Any]] = {
     },
     "export.export_catalog": {"rows": 3_900, "read": 3_900, "quarantined": 0, "quarantined_by_reason": {}},
     "export.export_users": {"rows": 4_372},
-    "train_correlations": {"rows": 3_665, "pairs": 60_123},
     "fold_profiles": {"rows": 4_372},
+    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123},
     "nightly.recommend_items": {"rows": 4_372, "recommended": 4_100},
     "restocked.recommend_items": {"rows": 4_372, "recommended": 17},
 }
@@ -74,13 +74,15 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         ("events", "397,884"),
         ("users", "4,372"),
         ("items in the catalog", "3,900"),
-        ("items with correlations", "3,665"),
-        ("correlations", "60,123"),
         ("profiles", "4,372"),
         ("nightly", ""),
+        ("  items with correlations", "3,665"),
+        ("  correlations", "60,123"),
         ("  users with recommendations", "4,100"),
         *((f"  {label}", value) for label, value in of_campaign.items()),
         ("restocked", ""),
+        ("  items with correlations", "-"),
+        ("  correlations", "-"),
         ("  users with recommendations", "17"),
         *((f"  {label}", "9" if label == "planned: to recommend" else "-") for label in of_campaign),
     ]
@@ -88,7 +90,7 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
 
 def test_missing_keys_and_tasks_show_as_missing() -> None:
     figures = summarize_day(DAY, {"fold_profiles": {}}, {"nightly": {"plan_push": {"rows": 3}}}).figures
-    assert len(figures) == 6 + 1 + 12
+    assert len(figures) == 4 + 1 + 14
     assert {value for label, value in figures if label != "nightly"} == {"-"}
 
 

@@ -13,11 +13,11 @@ _OF_THE_SHOP = (
     ("events", "export_events", "rows"),
     ("users", "export_users", "rows"),
     ("items in the catalog", "export_catalog", "rows"),
-    ("items with correlations", "train_correlations", "rows"),
-    ("correlations", "train_correlations", "pairs"),
     ("profiles", "fold_profiles", "rows"),
 )
 _OF_A_CAMPAIGN = (
+    ("items with correlations", "train_correlations", "rows"),
+    ("correlations", "train_correlations", "pairs"),
     ("users with recommendations", "recommend_items", "recommended"),
     ("planned: to recommend", "plan_push", "upsert"),
     ("planned: to clear", "plan_push", "clear"),
@@ -52,7 +52,8 @@ def summarize_day(day: date, built: Mapping[str, Returned], sent: Mapping[str, M
     by_name = _by_name(built)
     figures = [(label, _shown(by_name.get(task, {}).get(key))) for label, task, key in _OF_THE_SHOP]
     for campaign, returned in sent.items():
-        own = {**_by_name(returned), "recommend_items": built.get(f"{campaign}.recommend_items", {})}
+        group = f"{campaign}."
+        own = {**_by_name(returned), **_by_name({k: v for k, v in built.items() if k.startswith(group)})}
         figures.append((campaign, ""))
         figures += [(f"  {label}", _shown(own.get(task, {}).get(key))) for label, task, key in _OF_A_CAMPAIGN]
     quarantine = tuple(

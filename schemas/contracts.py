@@ -31,6 +31,7 @@ from schemas.tables import (
     EVENTS,
     PROFILES,
     RECOMMEND_OUTCOMES,
+    RECOMMENDATION_SOURCES,
     RECOMMENDATIONS,
     USERS,
     Table,
@@ -180,6 +181,9 @@ _PROFILES: Final = Contract(
         Between("item", 0),
         Between("event_type", 0, len(EVENT_TYPES) - 1),
         Between("count", 1),
+        Parallel("mailed_item", ("mailed_last_on", "mailed_days")),
+        Between("mailed_item", 0, nullable=True),
+        Between("mailed_days", 1, nullable=True),
     ),
     figures=(
         of_last_good("rows", at_least=0.95, why="users only join; those of the last good profiles are still there"),
@@ -241,13 +245,19 @@ _RECOMMENDATIONS: Final = Contract(
     columns=(
         Unique("user_id"),
         OneOf("outcome", RECOMMEND_OUTCOMES),
-        Parallel("item", ("score",)),
+        Parallel("item", ("score", "source")),
         Between("item", 0),
+        Between("source", 0, len(RECOMMENDATION_SOURCES) - 1),
         Finite("score"),
         Between("score", above=0),
     ),
     figures=(
-        Check("rows_of_profiles", "one row per profile", at_least=1, at_most=1),
+        Check(
+            "rows_of_users",
+            "one row per user of profiles and, with a fallback, of users",
+            at_least=1,
+            at_most=1,
+        ),
         _rows_of_weekday_median(),
         Check("recommended_share", "share of users with a list", above=0),
         of_last_good("recommended_share", at_least=0.8, why="share of users with a list against the last good night"),
@@ -274,6 +284,7 @@ _RECOMMENDATIONS: Final = Contract(
             "days since the correlations were trained",
             at_least=0,
             at_most=CORRELATIONS_MAX_AGE_DAYS,
+            may_be_missing=True,
         ),
     ),
 )

@@ -19,7 +19,7 @@ sale, a new range), trigger the date again with `override_gates_by` and `overrid
 
 from airflow.sdk import CronDataIntervalTimetable, TaskGroup, chain, dag, task_group
 
-from ryml_airflow.campaigns import load_all
+from ryml_airflow.campaigns import load_all, names
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, ReadCampaignOperator, SparkJobOperator
 from schemas.campaign import Campaign
@@ -82,6 +82,7 @@ def build_recommendations():
         task_id="fold_profiles",
         job="fold_profiles",
         published="profiles",
+        arguments={"mailed_by": ",".join(names())},
         is_gated=True,
         pool="spark",
         outlets=[table_asset("profiles")],

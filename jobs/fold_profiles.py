@@ -22,6 +22,7 @@ from jobs.lake.list_columns import flat
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.summary import summarise
 from jobs.profiles.fold import Caps, MailedLists, fold
+from jobs.profiles.mails import LATE_DAYS
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hours_before, observe
 from jobs.quality.override import GateOverride
@@ -30,11 +31,8 @@ from schemas.errors import StorageError
 from schemas.layout import Partition
 from schemas.tables import PROFILES
 
-# Receipts of a date exist only after its send, a day later; those of so many dates before are looked at again.
-RECEIPTS_DAYS = 14
 HISTORY_CAP = 100  # viewed items kept per user: the architecture's figure for the training matrix
 STATE_CAP = 400  # carts, wishes, purchases and refunds kept per user; bounds what a bot can make a profile weigh
-MAILED_CAP = 200  # mailed items kept per user; a month of mails with six items that are never repeated has 186
 GAP_DAYS = 31  # how far back the newest earlier profiles are looked for; export_table uses the same number
 
 
@@ -79,7 +77,7 @@ def main(
     receipts = _receipts(opened, date, [name for name in mailed_by.split(",") if name])
     new = [manifest for manifest in receipts if folded_before.get(str(manifest.partition)) != manifest.content_sha256]
     inputs = [events, *([before] if before else []), *new]
-    caps = Caps(views=history_cap, states=STATE_CAP, mails=MAILED_CAP)
+    caps = Caps(views=history_cap, states=STATE_CAP)
     parameters = dataclasses.asdict(caps)
     _check_windows_meet(before, events)
     if found := opened.reusable(partition, inputs=inputs, parameters=parameters):
@@ -131,7 +129,7 @@ def _fold_bucket(
 
 def _receipts(lake: Lake, date: dt.date, campaigns: list[str]) -> list[Manifest]:
     """Find the receipts of the dates before a date, newest last."""
-    dates = [date - dt.timedelta(days=back) for back in range(RECEIPTS_DAYS, 0, -1)]
+    dates = [date - dt.timedelta(days=back) for back in range(LATE_DAYS, 0, -1)]
     found = (lake.find(Partition("receipts", day, campaign)) for day in dates for campaign in campaigns)
     return [manifest for manifest in found if manifest is not None]
 

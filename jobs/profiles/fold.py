@@ -33,11 +33,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Caps:
-    """How much is kept of each user, the newest first: viewed items, all other records, mailed items."""
+    """How many records are kept of each user, the newest first: viewed items, and all others."""
 
     views: int
     states: int
-    mails: int
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def fold(
     mailed_users = np.unique(np.concatenate([np.empty(0, np.int64), *list_users]))
     if len(mailed_users):
         sent = [mails_of_lists(part["item"], who, day) for (day, part), who in zip(lists, list_users, strict=True)]
-        _put(columns, mailed_users, _fold_mails(before.take(pa.array(mailed_users)), mailed_users, sent, caps))
+        _put(columns, mailed_users, _fold_mails(before.take(pa.array(mailed_users)), mailed_users, sent))
     return pa.table(columns, schema=PROFILES.schema)
 
 
@@ -155,9 +154,9 @@ def _fold_events(profiles: pa.Table, user: Int64s, new: Records, caps: Caps) -> 
     return {name: list_column(PROFILES, name, getattr(records, name), counts) for name in vars(old) if name != "user"}
 
 
-def _fold_mails(profiles: pa.Table, user: Int64s, new: list[Mails], caps: Caps) -> dict[str, pa.Array]:
+def _fold_mails(profiles: pa.Table, user: Int64s, new: list[Mails]) -> dict[str, pa.Array]:
     """Fold mails into the rows of their users; the answer has one list per row."""
-    merged = mails.merge(mails.concatenate([mails_of_profiles(profiles, user), *new]), cap=caps.mails)
+    merged = mails.merge(mails.concatenate([mails_of_profiles(profiles, user), *new]))
     return merged.columns(_counts(merged.user, user))
 
 

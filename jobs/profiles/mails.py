@@ -5,7 +5,7 @@ last date, so that "mailed twice within a week" can be told exactly, and what is
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import pyarrow as pa
 from jobs.lake.list_columns import flat, lengths, list_column, rank_within
 from schemas.ranking_rules import MAILED_WINDOW_DAYS
 from schemas.tables import PROFILES
+
+# Receipts of a date exist only after its send; a fold takes in those of so many dates before its own.
+LATE_DAYS: Final = 14
 
 Int64s = npt.NDArray[np.int64]
 
@@ -72,11 +75,11 @@ def concatenate(parts: list[Mails]) -> Mails:
     )
 
 
-def merge(mails: Mails, *, cap: int) -> Mails:
-    """Keep one row per user and item, each user's newest `cap`: the later date, and the union of the days before it.
+def merge(mails: Mails) -> Mails:
+    """Keep one row per user and item: the later date, and the union of the days before it. By user, newest first.
 
-    Ordered by user, newest first. Dropping is safe while folding: what is among the newest of all days is among the
-    newest of every prefix of them.
+    Items are forgotten that were last mailed so long before their user's newest mail that no list to come, be it
+    LATE_DAYS late, can have that mail in its window. So what is dropped while folding is never missed.
     """
     if len(mails.user) == 0:
         return mails
@@ -90,4 +93,5 @@ def merge(mails: Mails, *, cap: int) -> Mails:
     days = np.bitwise_or.reduceat(inside & np.int64(2 ** (MAILED_WINDOW_DAYS + 1) - 1), first)
     merged = Mails(mails.user[first], mails.item[first], last_on, days)
     merged = merged.take(np.lexsort((merged.item, -merged.last_on, merged.user)))
-    return merged.take(np.flatnonzero(rank_within(merged.user) < cap))
+    newest = merged.last_on[np.arange(len(merged.user)) - rank_within(merged.user)]
+    return merged.take(np.flatnonzero(merged.last_on >= newest - MAILED_WINDOW_DAYS - LATE_DAYS))

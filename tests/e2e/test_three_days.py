@@ -55,7 +55,7 @@ class Night:
         for table in ("events", "catalog", "users"):
             export_table.main(**common, table=table, source=SOURCE, data=self.shop, buckets=4)
         index_items.main(**common)
-        fold_profiles.main(**common)
+        fold_profiles.main(**common, mailed_by=SETTINGS.name)
         train_correlations.main(**common, campaign=CAMPAIGN)
         result = recommend_items.main(**common, campaign=CAMPAIGN)
         finish_build.main(**common, campaign=CAMPAIGN)

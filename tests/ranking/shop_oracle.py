@@ -22,7 +22,7 @@ from schemas.tables import CATALOG, CORRELATIONS, EVENT_TYPES, EVENTS
 DATE = dt.date(2026, 3, 1)
 END = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
 NOW = int(END.timestamp()) * 1_000_000
-CAPS = Caps(views=100, states=400, mails=200)
+CAPS = Caps(views=100, states=400)
 KEYS = ("", "Home", "Home > Kitchen", "Garden")  # groups of trending; "" is everybody's
 
 

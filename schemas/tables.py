@@ -139,12 +139,17 @@ PROFILES: Final = Table(
     grain="one row per user ever seen, in user_id order within the bucket; the lists are parallel, newest first",
     key=("user_id",),
     bucketed=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("event_type", pa.int8()),
         _list("last_at", INSTANT),
-        _list("count", pa.int32()),
+        _list("count", pa.int32()),  # events at that instant
+        # What the user was mailed: see jobs/profiles/mails.py.
+        _list("mailed_item", pa.int32()),
+        _list("mailed_last_on", pa.date32()),
+        _list("mailed_days", pa.int64()),
     ),
 )
 
@@ -234,17 +239,23 @@ TRENDING: Final = Table(
 
 RECOMMENDATIONS: Final = Table(
     name="recommendations",
-    grain="one row per profile, in user_id order within the bucket; the lists are parallel, best first",
+    grain="one row per user of profiles or users, in user_id order within the bucket; the lists are parallel, best "
+    "first, those of each source behind those of the one before",
     key=("user_id",),
     bucketed=True,
     per_campaign=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("score", pa.float32()),
+        _list("source", pa.int8()),  # a position in RECOMMENDATION_SOURCES
         _required("outcome", pa.string()),
     ),
 )
+# Where an item of a list came from: the user's own history or wishlist, or a step of the fallback ladder. The order is
+# the code that `recommendations.source` stores: append only.
+RECOMMENDATION_SOURCES: Final = ("history", "wishlist", "hybrid", "trending_in_categories", "trending")
 RECOMMEND_OUTCOMES: Final = ("recommended", "too_few", "no_history")
 
 CHUNKS: Final = Table(
@@ -260,7 +271,10 @@ CHUNKS: Final = Table(
         _list("item", pa.int32()),
         # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
         _required("part", pa.int32()),
+        # Which of the campaign's variants an upserted user gets; an empty text where it has none.
+        _required("variant", pa.string()),
     ),
+    version=2,
 )
 PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
 # Why a user has the action that they have. `withheld` users are neither pushed nor mailed.
@@ -272,6 +286,9 @@ PLAN_REASONS: Final = (
     "unsubscribed",
     "suppressed",
     "not_in_users",
+    "other_locale",
+    "not_in_segments",
+    "holdout",
 )
 
 RECEIPTS: Final = Table(

@@ -44,7 +44,7 @@ _COMPONENTS = (
 # One Spark job at a time fits two cores beside Airflow; four requests at a time are far below the provider's limits.
 _POOLS = (
     ("spark", 1, "Spark jobs"),
-    ("training", 1, "trainings, apart from what a send waits for"),
+    ("training", 1, "backtests and training, out of the way of the night's other jobs"),
     ("sendgrid", 4, "requests to the e-mail provider"),
 )
 _START_SECONDS = 180.0

@@ -30,6 +30,7 @@ from scipy import sparse
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.lake.buckets import keyed_hash
+from jobs.lake.list_columns import rank_within
 from jobs.ranking.hybrid import fit
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
@@ -200,6 +201,16 @@ class Models:
         return np.random.default_rng(1).random((len(users), self.case.train.shape[1]), np.float32)
 
 
+def _best(scores: Scores) -> sparse.csr_array:
+    """The first 20 of each row, ties by item; sorts only what can be among them."""
+    edge = np.partition(scores, scores.shape[1] - K, axis=1)[:, scores.shape[1] - K, None]
+    row, item = np.nonzero((scores >= edge) & (scores > -np.inf))
+    order = np.lexsort((item, -scores[row, item], row))
+    order = order[rank_within(row[order]) < K]
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(row[order], minlength=len(scores)))))
+    return sparse.csr_array((np.ones(len(order), np.float32), item[order].astype(np.int32), indptr), shape=scores.shape)
+
+
 def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> tuple[float, int]:
     """Mean recall@20 over the users with something to be found, and how many these are."""
     known_by = np.asarray(case.train.sum(axis=0)) / case.train.shape[0]
@@ -209,10 +220,7 @@ def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> 
         scores = score(some).astype(np.float32)
         scores[case.train[some].toarray() > 0] = -np.inf
         scores[:, ~among] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :K].astype(np.int32)
-        lists = sparse.csr_array(
-            (np.ones(best.size, np.float32), best.reshape(-1), np.arange(0, best.size + 1, K)), shape=scores.shape
-        )
+        lists = _best(scores)
         wanted = sparse.csr_array(case.test[some].multiply(truth[None, :]).tocsr())
         wanted.eliminate_zeros()
         sums = measure(lists, wanted, K, known_by)

@@ -42,6 +42,7 @@ from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
 from jobs.ranking.pairs_told_apart import pairs_told_apart
 from jobs.ranking.starter_items import most_common, starter_items
+from jobs.ranking.trending import UNIT
 from jobs.ranking.user_features import Feature, combination_matrix, combinations, shared_features
 from schemas.campaign import Campaign, load_campaign
 from schemas.contracts import CONTRACTS, CORRELATIONS_MAX_AGE_DAYS
@@ -72,7 +73,11 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     inputs = [opened.manifest(Partition(table, date)) for table in ("profiles", "catalog", "users")]
-    parameters = {"hybrid": settings.hybrid.model_parameters(), "training": settings.training.table_parameters()}
+    parameters = {
+        "hybrid": settings.hybrid.model_parameters(),
+        "training": settings.training.table_parameters(),
+        "trending": settings.trending.model_dump(mode="json"),
+    }
     made = [opened.find(Partition(table, date, settings.name)) for table in _TABLES]
     done = opened.reusable(Partition(_TABLES[0], date, settings.name), inputs=inputs, parameters=parameters)
     if done and all(made) and _belong_together([manifest for manifest in made if manifest]):
@@ -124,7 +129,10 @@ class _Training:
         described = np.flatnonzero(np.diff(found.matrix.indptr))
         item = to_items(index, catalog["item_id"]).to_numpy()[described].astype(np.int64)
         features = Features(found.names, found.matrix[described])
-        sample = read_sample(self._lake, profiles, users, self._interest(), len(index), hybrid.max_interactions)
+        sample = read_sample(
+            self._lake, profiles, users, interest=self._interest(), trending=self._settings.trending, items=len(index),
+            limit=hybrid.max_interactions,
+        )  # fmt: skip
         interactions = sparse.csr_array(sample.interactions[:, item])
         if interactions.nnz == 0:
             raise EmptyPartitionError(
@@ -138,7 +146,7 @@ class _Training:
         model = fit(interactions, features.matrix, user_matrix.matrix, hybrid)
         published = self._publish_model(model, features, user_matrix, sample)
         self._publish_items(published, model, features, item, interactions)
-        self._publish_users(published, model, features, item, interactions, known, texts)
+        self._publish_users(published, model, features, item, sample.demand[item], known, texts)
         return published
 
     def _interest(self) -> Interest:
@@ -207,14 +215,13 @@ class _Training:
         model: HybridModel,
         features: Features,
         item: npt.NDArray[np.int64],
-        interactions: sparse.csr_array,
+        demand: npt.NDArray[np.int64],
         known: list[Feature],
         texts: pa.StringArray,
     ) -> None:
         hybrid = self._settings.hybrid
         kept = most_common(texts, hybrid.max_combinations)
-        known_by = np.bincount(interactions.indices, minlength=len(item))
-        rows = starter_items(kept, known, model, features.matrix, item, known_by, depth=hybrid.list_items)
+        rows = starter_items(kept, known, model, features.matrix, item, demand / UNIT, depth=hybrid.list_items)
         nothing_known = sum(key == "{}" for key in kept.to_pylist())
         outside = int((~np.isin(flat(rows["item"]), item)).sum())
         self._publish_table(

@@ -180,8 +180,7 @@ class Models:
         self.features = features.matrix.shape[1]
         self.told_apart = pairs_told_apart(train, self.vectors)
         self._unit = self.vectors.astype(np.float32) / 4000
-        known_by = np.bincount(train.indices, minlength=train.shape[1])
-        self._suits = suitability(user_features, model, features.matrix, known_by)
+        self._suits = suitability(user_features, model, features.matrix, case.trending)
 
     def popularity(self, users: npt.NDArray[np.int64]) -> Scores:
         return np.tile(self.case.events.astype(np.float32), (len(users), 1))

@@ -10,8 +10,8 @@ process of its own, from its start to its end, and leaves Parquet behind:
   pandas    read_sql (SQLAlchemy and psycopg2), read_csv or read_parquet, then to_parquet: one file, no checks
   Spark     local[2], CSV read with a schema, then written as Parquet: two files, no checks
 
-CPU seconds are those of the process and its children (Spark's JVM too), without the database's: on a busy machine they
-say more than the clock does. Memory is the largest sum over a process and its children (PSS, from /proc), without the database's.
+CPU seconds are those of the process and its children (Spark's JVM too): on a busy machine they say more than the clock
+does. Memory is the largest sum over a process and its children (PSS, from /proc). Both without the database's.
 psycopg2 is not among ryml's packages: `--peer-python` names an interpreter that has pandas, pyarrow, SQLAlchemy and
 psycopg2. Without it pandas reads through the same Arrow driver as ryml, and the output says so.
 """
@@ -219,7 +219,7 @@ def measure(command: list[str | Path], **environment: str) -> Figure:
             sys.exit(f"{command[:3]} failed with {process.returncode}: {said.read()[-2000:]}")
     words = output.split()
     rows = int(output.split('"rows": ')[1].split(",")[0]) if '"rows": ' in output else int(words[0])
-    # Nobody waits for Spark's JVM, so the kernel does not add it up; what was seen of it last is short by 0.1 s at most.
+    # Nobody waits for Spark's JVM, so the kernel does not add it up; what was seen last is short by 0.1 s at most.
     cpu_seconds = max(cpu_of_children() - cpu_before, sum(seen.cpu_seconds.values()))
     return Figure(rows, seconds, cpu_seconds, seen.peak_mb, "" if '"rows": ' in output else " ".join(words[1:]))
 

@@ -26,12 +26,20 @@ from schemas.checks import (
 )
 from schemas.tables import (
     CATALOG,
+    CORRELATION_SOURCES,
     CORRELATIONS,
     EVENT_TYPES,
     EVENTS,
+    HYBRID_FEATURES,
+    HYBRID_ITEMS,
+    HYBRID_SIDES,
+    HYBRID_USERS,
+    PRODUCT_CORRELATIONS,
     PROFILES,
     RECOMMEND_OUTCOMES,
+    RECOMMENDATION_SOURCES,
     RECOMMENDATIONS,
+    TRENDING,
     USERS,
     Table,
 )
@@ -183,6 +191,9 @@ _PROFILES: Final = Contract(
         Between("item", 0),
         Between("event_type", 0, len(EVENT_TYPES) - 1),
         Between("count", 1),
+        Parallel("mailed_item", ("mailed_last_on", "mailed_days")),
+        Between("mailed_item", 0, nullable=True),
+        Between("mailed_days", 1, nullable=True),
     ),
     figures=(
         of_last_good("rows", at_least=0.95, why="users only join; those of the last good profiles are still there"),
@@ -217,13 +228,14 @@ _CORRELATIONS: Final = Contract(
     CORRELATIONS,
     columns=(
         Unique("item", across_files=True),
-        Parallel("other_item", ("score", "support")),
+        Parallel("other_item", ("score", "support", "source")),
         Between("item", 0),
         Between("other_item", 0),
         Finite("score"),
-        # A cosine; single precision may end a little above 1.
-        Between("score", above=0, at_most=1.001),
-        Between("support", 1),
+        # Far below the penalty in jobs/ranking/recommend.py, so that an excluded item stays excluded.
+        Between("score", above=0, at_most=1e6),
+        Between("support", 0),
+        Between("source", 0, len(CORRELATION_SOURCES) - 1),
     ),
     figures=(
         of_last_good("rows", at_least=0.7, at_most=3.0, why="items with neighbours against the last good training"),
@@ -236,6 +248,89 @@ _CORRELATIONS: Final = Contract(
         ),
         Check("self_neighbours", "no item is its own neighbour", at_most=0),
         Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("rows_recomputed", "rows that were made once more, straight from the interactions", at_least=1),
+        Check("rows_recomputed_differently", "a row that is made once more is the same", at_most=0),
+        Check(
+            "hit_rate_of_popularity",
+            "how often the lists find an item that a user has, the user's others given; against the most popular items",
+            above=1,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_PRODUCT_CORRELATIONS: Final = Contract(
+    PRODUCT_CORRELATIONS,
+    columns=(
+        Unique("item_id", across_files=True),
+        Parallel("other_item_id", ("score", "support", "source")),
+        Finite("score"),
+        Between("score", above=0),
+        Between("support", 0),
+    ),
+    figures=(
+        Check("rows_of_correlations", "one row per row of the correlations", at_least=1, at_most=1),
+        Check("lists_of_wrong_length", "lists have 20 items, or all there are", at_most=0),
+        Check("replaced_without_gain", "no item was replaced by one that is not better by min_gain", at_most=0),
+    ),
+)
+
+_HYBRID_FEATURES: Final = Contract(
+    HYBRID_FEATURES,
+    columns=(OneOf("side", HYBRID_SIDES), Finite("bias"), Finite("vector")),
+    figures=(
+        _rows_of_weekday_median(),
+        Check("vectors_of_wrong_length", "every vector has the model's components", at_most=0),
+        Check("largest_number", "numbers of a training that ran away are finite at first, but large", at_most=100),
+    ),
+)
+
+_HYBRID_ITEMS: Final = Contract(
+    HYBRID_ITEMS,
+    columns=(Unique("item", across_files=True), Between("item", 0)),
+    figures=(
+        of_last_good("rows", at_least=0.7, at_most=3.0, why="items with a vector against the last good model"),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("vectors_of_wrong_length", "every vector has the model's components and the length of all", at_most=0),
+        Check(
+            "pairs_told_apart_share",
+            "how often two items of one user are closer to each other than to an item of somebody else; 0.5 is chance",
+            at_least=0.55,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_HYBRID_USERS: Final = Contract(
+    HYBRID_USERS,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0, at_most=1),
+    ),
+    figures=(
+        Check("rows_of_nothing_known", "one row is for users of whom nothing is known", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
+_TRENDING: Final = Contract(
+    TRENDING,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.5, at_most=3.0, why="categories in demand against the last good night"),
+        Check("rows_of_everything", "one row is for all categories together", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
     ),
 )
 
@@ -244,15 +339,22 @@ _RECOMMENDATIONS: Final = Contract(
     columns=(
         Unique("user_id"),
         OneOf("outcome", RECOMMEND_OUTCOMES),
-        Parallel("item", ("score",)),
-        Between("item", 0),
+        Parallel("item", ("score", "source")),
+        # A night without any list has no numbers: recommended_share says whether that may be.
+        Between("item", 0, nullable=True),
+        Between("source", 0, len(RECOMMENDATION_SOURCES) - 1, nullable=True),
         Finite("score"),
-        Between("score", above=0),
+        Between("score", above=0, nullable=True),
     ),
     figures=(
-        Check("rows_of_profiles", "one row per profile", at_least=1, at_most=1),
+        Check(
+            "rows_of_users",
+            "one row per user of profiles and, with a fallback, of users",
+            at_least=1,
+            at_most=1,
+        ),
         _rows_of_weekday_median(),
-        Check("recommended_share", "share of users with a list", above=0),
+        Check("recommended_share", "share of users with a list", above=0, may_be_missing=True),
         of_last_good("recommended_share", at_least=0.8, why="share of users with a list against the last good night"),
         Check("items_in_catalog_share", "share of recommended items that are in the catalog", at_least=1),
         Check("items_in_stock_share", "share of recommended items that are in stock", at_least=1, may_be_missing=True),
@@ -264,24 +366,62 @@ _RECOMMENDATIONS: Final = Contract(
             "share of lists with the most recommended item; lists collapse when one item is in all",
             at_most=0.75,
             overridable=True,
+            may_be_missing=True,
         ),
-        Check("top_list_share", "share of users who all have the very same list", at_most=0.2, overridable=True),
+        Check(
+            "top_list_share",
+            "share of users who all have the very same list",
+            at_most=0.2,
+            overridable=True,
+            may_be_missing=True,
+        ),
         Check(
             "distinct_lists_share",
             "different lists among all lists, counted within each bucket",
             at_least=0.05,
             overridable=True,
+            may_be_missing=True,
+        ),
+        of_last_good(
+            "catalog_coverage",
+            at_least=0.5,
+            why="share of the eligible items that anybody is shown, against the last good night",
+        ),
+        # The rest comes from the fallback ladder: the same few items for many.
+        Check(
+            "own_items_share",
+            "share of recommended items that go with the user's own; the others are fallbacks",
+            at_least=0.1,
+            overridable=True,
+        ),
+        of_last_good(
+            "own_items_share",
+            at_least=0.8,
+            why="share of items that go with the user's own, against the last good night: too many fallbacks",
         ),
         Check(
             "correlations_age_days",
             "days since the correlations were trained",
             at_least=0,
             at_most=CORRELATIONS_MAX_AGE_DAYS,
+            may_be_missing=True,
         ),
     ),
 )
 
 CONTRACTS: Final = {
     contract.table.name: contract
-    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _RECOMMENDATIONS)
+    for contract in (
+        _EVENTS,
+        _CATALOG,
+        _USERS,
+        _PROFILES,
+        _CORRELATIONS,
+        _PRODUCT_CORRELATIONS,
+        _HYBRID_FEATURES,
+        _HYBRID_ITEMS,
+        _HYBRID_USERS,
+        _TRENDING,
+        _RECOMMENDATIONS,
+    )
 }

@@ -144,12 +144,17 @@ PROFILES: Final = Table(
     grain="one row per user ever seen, in user_id order within the bucket; the lists are parallel, newest first",
     key=("user_id",),
     bucketed=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("event_type", pa.int8()),
         _list("last_at", INSTANT),
-        _list("count", pa.int32()),
+        _list("count", pa.int32()),  # events at that instant
+        # What the user was mailed: see jobs/profiles/mails.py.
+        _list("mailed_item", pa.int32()),
+        _list("mailed_last_on", pa.date32()),
+        _list("mailed_days", pa.int64()),
     ),
 )
 
@@ -157,27 +162,105 @@ CORRELATIONS: Final = Table(
     name="correlations",
     grain="one row per item that has a correlated item, in item order; the lists are parallel, best first",
     key=("item",),
+    per_campaign=True,
+    version=2,
     schema=_schema(
         _required("item", pa.int32()),
         _list("other_item", pa.int32()),
         _list("score", pa.float32()),
-        _list("support", pa.int32()),
+        _list("support", pa.int32()),  # users in common
+        _list("source", pa.int8()),  # a position in CORRELATION_SOURCES
     ),
+)
+# The order is the code that `correlations.source` stores: append only.
+CORRELATION_SOURCES: Final = ("co-occurrence", "hybrid", "both")
+
+PRODUCT_CORRELATIONS: Final = Table(
+    name="product_correlations",
+    grain="one row per item that has a correlated item, in item order: the 20 that it is shown with, best first",
+    key=("item_id",),
+    per_campaign=True,
+    schema=_schema(
+        _required("item_id", pa.string()),
+        _list("other_item_id", pa.string()),
+        _list("score", pa.float32()),
+        _list("support", pa.int32()),
+        _list("source", pa.int8()),
+    ),
+)
+
+BACKTESTS: Final = Table(
+    name="backtests",
+    grain="one row per model and measure: how well it predicted the days that it did not see",
+    key=("model", "measure"),
+    per_campaign=True,
+    schema=_schema(
+        _required("model", pa.string()),
+        _required("role", pa.string()),
+        _required("measure", pa.string()),
+        _required("value", pa.float64()),
+        _required("is_chosen", pa.bool_()),
+    ),
+)
+BACKTEST_ROLES: Final = ("popularity", "candidate", "last_good", "short_lists")
+
+HYBRID_FEATURES: Final = Table(
+    name="hybrid_features",
+    grain="one row per feature of the hybrid model, items' first, in byte order; the model is these numbers",
+    key=("side", "feature"),
+    per_campaign=True,
+    schema=_schema(
+        _required("side", pa.string()),
+        _required("feature", pa.string()),
+        _required("bias", pa.float32()),
+        _list("vector", pa.float32()),
+    ),
+)
+HYBRID_SIDES: Final = ("item", "user")
+
+HYBRID_ITEMS: Final = Table(
+    name="hybrid_items",
+    grain="one row per item of the catalog that has a feature of the model, in item order; its vector in whole numbers",
+    key=("item",),
+    per_campaign=True,
+    schema=_schema(_required("item", pa.int32()), _list("vector", pa.int16())),
+)
+
+HYBRID_USERS: Final = Table(
+    name="hybrid_users",
+    grain="one row per combination of what is known of users; the lists are parallel, best first",
+    key=("key",),
+    per_campaign=True,
+    schema=_schema(_required("key", pa.string()), _list("item", pa.int32()), _list("score", pa.float32())),
+)
+
+TRENDING: Final = Table(
+    name="trending",
+    grain="one row per category path, and one with an empty key for all; the lists are parallel, most in demand first",
+    key=("key",),
+    per_campaign=True,
+    schema=_schema(_required("key", pa.string()), _list("item", pa.int32()), _list("score", pa.float32())),
 )
 
 RECOMMENDATIONS: Final = Table(
     name="recommendations",
-    grain="one row per profile, in user_id order within the bucket; the lists are parallel, best first",
+    grain="one row per user of profiles or users, in user_id order within the bucket; the lists are parallel, best "
+    "first, those of each source behind those of the one before",
     key=("user_id",),
     bucketed=True,
     per_campaign=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("score", pa.float32()),
+        _list("source", pa.int8()),  # a position in RECOMMENDATION_SOURCES
         _required("outcome", pa.string()),
     ),
 )
+# Where an item of a list came from: the user's own history or wishlist, or a step of the fallback ladder. The order is
+# the code that `recommendations.source` stores: append only.
+RECOMMENDATION_SOURCES: Final = ("history", "wishlist", "hybrid", "trending_in_categories", "trending")
 RECOMMEND_OUTCOMES: Final = ("recommended", "too_few", "no_history")
 
 CHUNKS: Final = Table(
@@ -193,7 +276,10 @@ CHUNKS: Final = Table(
         _list("item", pa.int32()),
         # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
         _required("part", pa.int32()),
+        # Which of the campaign's variants an upserted user gets; an empty text where it has none.
+        _required("variant", pa.string()),
     ),
+    version=2,
 )
 PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
 # Why a user has the action that they have. `withheld` users are neither pushed nor mailed.
@@ -205,6 +291,9 @@ PLAN_REASONS: Final = (
     "unsubscribed",
     "suppressed",
     "not_in_users",
+    "other_locale",
+    "not_in_segments",
+    "holdout",
 )
 
 RECEIPTS: Final = Table(
@@ -304,8 +393,8 @@ BUILDS: Final = Table(
 TABLES: Final = {
     table.name: table
     for table in (
-        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, CORRELATIONS, RECOMMENDATIONS, CHUNKS, RECEIPTS,
-        MIRROR, SUPPRESSIONS, MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG,
-        QUARANTINE_USERS,
+        EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, HYBRID_FEATURES,
+        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS,
+        FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

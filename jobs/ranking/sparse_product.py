@@ -21,8 +21,21 @@ def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.cs
     Shapes: a (rows, k), b (k, columns), both float32 with int32 indices; the answer (rows, columns).
     Raises: GateError if a score is not finite: one NaN would rank first for everybody.
     """
-    if not (np.isfinite(a.data).all() and np.isfinite(b.data).all()):
+    check_finite(a, b)
+    return ranked_product(a, b, n)
+
+
+def check_finite(*matrices: sparse.csr_array) -> None:
+    """Let no score or weight pass that is infinite or not a number.
+
+    Raises: GateError if there is one.
+    """
+    if not all(np.isfinite(matrix.data).all() for matrix in matrices):
         raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
+
+
+def ranked_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Do what top_n_product does with matrices that `check_finite` has seen."""
     rows = np.arange(a.shape[0])
     depth = min(n + _TIE_MARGIN, b.shape[1])
     indptr, columns, scores = _ranked(a, b, depth)
@@ -50,9 +63,15 @@ def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int) -> Ranked:
         sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1
     )
     indptr = np.asarray(product.indptr, np.int64)
+    columns, scores = product.indices, product.data
     row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
-    order = np.lexsort((product.indices, -product.data, row))
-    return indptr, product.indices[order], product.data[order]
+    # Sorted by score already; only equal ones next to one another still have to be put into order.
+    tied = np.zeros(a.shape[0], np.bool_)
+    tied[row[1:][(scores[1:] == scores[:-1]) & (row[1:] == row[:-1])]] = True
+    again = np.flatnonzero(tied[row])
+    order = again[np.lexsort((columns[again], -scores[again], row[again]))]
+    columns[again], scores[again] = columns[order], scores[order]
+    return indptr, columns, scores
 
 
 def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> Ranked:
@@ -69,3 +88,43 @@ def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> R
         np.concatenate((columns[stays], again[1]))[order],
         np.concatenate((scores[stays], again[2]))[order],
     )
+
+
+# Whole numbers up to twice this are exact in single precision.
+_MARK = float(2**23)
+
+
+def counts_of_pairs(a: sparse.csr_array, b: sparse.csr_array, pairs: sparse.csr_array) -> npt.NDArray[np.int32]:
+    """Count, for each pair given, the terms of its entry of A · B, where A and B hold ones alone.
+
+    The product [A | M·P] · [B ; I] has M + count where P, the pattern of the pairs, has an entry, and less than M
+    elsewhere, where its threshold drops it: nothing is ever there but what was asked for.
+    Shapes: a (rows, k), b as `marked` makes it (k + columns, columns), pairs (rows, columns); the answer is parallel to
+            pairs.data.
+    Units: counts below 2^23.
+    """
+    if pairs.nnz == 0:
+        return np.empty(0, np.int32)
+    marks = sparse.csr_array((np.full(pairs.nnz, _MARK, np.float32), pairs.indices, pairs.indptr), shape=pairs.shape)
+    marked_a = sparse.hstack([a, marks], format="csr", dtype=np.float32)
+    found = sp_matmul_topn(
+        sparse.csr_matrix(marked_a), sparse.csr_matrix(b), top_n=int(np.diff(pairs.indptr).max()),
+        threshold=_MARK - 0.5, n_threads=1,
+    )  # fmt: skip
+    row = np.repeat(np.arange(pairs.shape[0], dtype=np.int64), np.diff(pairs.indptr))
+    key, wanted = _keys(found), row * pairs.shape[1] + pairs.indices
+    order = np.argsort(key)
+    place = order[np.searchsorted(key[order], wanted)]
+    counts: npt.NDArray[np.int32] = (found.data[place] - _MARK).astype(np.int32)
+    return counts
+
+
+def marked(b: sparse.csr_array) -> sparse.csr_array:
+    """Lay the ones of B out as `counts_of_pairs` takes them: B over the identity."""
+    ones = sparse.csr_array((np.ones(b.nnz, np.float32), b.indices, b.indptr), shape=b.shape)
+    return sparse.vstack([ones, sparse.eye_array(b.shape[1], format="csr", dtype=np.float32)], format="csr")
+
+
+def _keys(matrix: sparse.csr_array) -> npt.NDArray[np.int64]:
+    row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    return row * matrix.shape[1] + matrix.indices

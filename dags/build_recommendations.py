@@ -32,6 +32,18 @@ from schemas.campaign import Campaign
 
 def campaign_tasks(campaign: Campaign):
     spark = {"campaign": campaign.name, "is_gated": True, "pool": "spark"}
+    # What speaks where there is no history: for new items and new users.
+    cold_start = [
+        JobOperator(
+            task_id=job,
+            job=job,
+            campaign=campaign.name,
+            is_gated=True,
+            pool="training",
+            outlets=[table_asset(table)],
+        )
+        for job, table in (("train_hybrid", "hybrid_items"), ("rank_trending", "trending"))
+    ]
     training = []
     if campaign.candidates.kind == "correlations":  # a wishlist needs no model
         # A pool of its own: training takes neither a slot of the send's Spark jobs nor of anything else.
@@ -61,7 +73,7 @@ def campaign_tasks(campaign: Campaign):
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=campaign.name, outlets=[table_asset("builds")]
     )
-    return [*training, recommend_items, finish_build]
+    return [cold_start, *training, recommend_items, finish_build]
 
 
 @dag(

@@ -1,7 +1,12 @@
 """Build the night's recommendations.
 
-Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and
-recommends to every user. Ends in one manifest per table; `send_recommendations` starts from there.
+Exports the day's events, catalog and users from the shop, folds them into the profiles, compares the campaign's models
+and correlates the items with the best, and recommends to every user. Ends in one manifest per table;
+`send_recommendations` starts from there.
+
+**A model that is no good does not stop the night.** Where training is not due (`[training] cadence`), or its model or
+its table is refused, the last good correlations stay for up to 14 days; `train_correlations` says so in its result, and
+so do the page *Nights* and the report of the backtest.
 
 **It never mails anybody**, so it can be run again, cleared or backfilled for any date at any time.
 
@@ -19,6 +24,7 @@ from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, SparkJobOperator
+from ryml_airflow.training import TrainingOperator
 
 CAMPAIGN = "resources_you_may_like"
 
@@ -58,14 +64,22 @@ def build_recommendations():
         pool="spark",
         outlets=[table_asset("profiles")],
     )
-    train_correlations = SparkJobOperator(
+    # A pool of its own: training takes neither a slot of the send's Spark jobs nor of anything else, and one at a time.
+    backtest_models = JobOperator(
+        task_id="backtest_models",
+        job="backtest_models",
+        campaign=CAMPAIGN,
+        pool="training",
+        outlets=[table_asset("backtests")],
+    )
+    train_correlations = TrainingOperator(
         task_id="train_correlations",
         job="train_correlations",
         published="correlations",
         campaign=CAMPAIGN,
         is_gated=True,
-        pool="spark",
-        outlets=[table_asset("correlations")],
+        pool="training",
+        outlets=[table_asset("correlations"), table_asset("product_correlations")],
     )
     recommend_items = SparkJobOperator(
         task_id="recommend_items",
@@ -79,7 +93,7 @@ def build_recommendations():
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=CAMPAIGN, outlets=[table_asset("builds")]
     )
-    chain(export(), fold_profiles, train_correlations, recommend_items, finish_build)
+    chain(export(), fold_profiles, backtest_models, train_correlations, recommend_items, finish_build)
 
 
 build_recommendations()

@@ -68,6 +68,11 @@ def mails_of_lists(lists: pa.ChunkedArray, user: Int64s, day: int) -> Mails:
     return Mails(np.repeat(user, lengths(lists)), item, np.full(len(item), day), np.ones(len(item), np.int64))
 
 
+def nothing_mailed() -> Mails:
+    """Make the mails of users who were mailed nothing."""
+    return Mails(*(np.empty(0, np.int64) for _ in range(4)))
+
+
 def concatenate(parts: list[Mails]) -> Mails:
     """Put several sets behind one another."""
     return Mails(

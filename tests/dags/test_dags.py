@@ -14,6 +14,7 @@ from schemas.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "rendered_tasks.json"
 DAG_IDS = {path.stem for path in (ROOT / "dags").glob("*.py")}
+TRAINING = {"backtest_models", "train_correlations", "rebuild_dates"}
 NIGHTLY = {"build_recommendations", "send_recommendations"}
 
 pytestmark = [
@@ -75,8 +76,11 @@ def test_policy(dagbag):
             assert task.retries >= 1, task.task_id
             assert task.execution_timeout is not None, task.task_id
         for task in dag.tasks:
-            if task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
+            if task.task_id in TRAINING:
+                assert task.pool == "training", f"{task.task_id} would be in the way of the send's jobs"
+            elif task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
                 assert task.pool == "spark", f"{task.task_id} would crowd out the scheduler's other work"
+    assert {task.task_id for dag in dagbag.dags.values() for task in dag.tasks} >= TRAINING
 
 
 def interval_of(dag, run_after):

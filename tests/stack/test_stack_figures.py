@@ -26,7 +26,8 @@ RETURNED: dict[str, dict[str, Any]] = {
     },
     "export.export_catalog": {"rows": 3_900, "read": 3_900, "quarantined": 0, "quarantined_by_reason": {}},
     "export.export_users": {"rows": 4_372},
-    "train_correlations": {"rows": 3_665, "pairs": 60_123},
+    "backtest_models": {"status": "accepted", "chosen": "cooccurrence a=0.5"},
+    "train_correlations": {"rows": 3_665, "pairs": 60_123, "status": "trained"},
     "recommend_items": {"rows": 4_372, "recommended": 4_100},
     "plan_push": {"rows": 4_372, "upsert": 4_090, "clear": 3, "unchanged": 7, "withheld": 272, "chunks": 5},
     "push.push_chunk": {"instances": 5},
@@ -56,6 +57,8 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         "events": "397,884",
         "users": "4,372",
         "items in the catalog": "3,900",
+        "model": "cooccurrence a=0.5",
+        "training": "trained",
         "items with correlations": "3,665",
         "correlations": "60,123",
         "profiles": "4,372",
@@ -76,7 +79,7 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
 
 def test_missing_keys_and_tasks_show_as_missing() -> None:
     figures = dict(summarize_day(DAY, {"plan_push": {"rows": 3}, "schedule_send": {}}).figures)
-    assert len(figures) == 18
+    assert len(figures) == 20
     assert set(figures.values()) == {"-"}
 
 

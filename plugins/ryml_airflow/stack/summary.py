@@ -13,6 +13,8 @@ _FIGURES = (
     ("events", "export_events", "rows"),
     ("users", "export_users", "rows"),
     ("items in the catalog", "export_catalog", "rows"),
+    ("model", "backtest_models", "chosen"),
+    ("training", "train_correlations", "status"),
     ("items with correlations", "train_correlations", "rows"),
     ("correlations", "train_correlations", "pairs"),
     ("profiles", "recommend_items", "rows"),

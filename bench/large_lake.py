@@ -27,6 +27,7 @@ from schemas.tables import (
     ITEM_INDEX,
     PROFILES,
     RECEIPTS,
+    TRENDING,
     USERS,
 )
 
@@ -182,12 +183,8 @@ def _ids(items: np.ndarray) -> pa.Array:
 def _publish_items(plan: Plan) -> None:
     rng, items = np.random.default_rng(11), plan.items
     ids = _ids(np.arange(items))
-    _publish(
-        plan,
-        "item_index",
-        UNDATED,
-        pa.table({"item": pa.array(range(items), pa.int32()), "item_id": ids}, schema=ITEM_INDEX.schema),
-    )
+    index = {"item": pa.array(range(items), pa.int32()), "item_id": ids}
+    _publish(plan, "item_index", UNDATED, pa.table(index, schema=ITEM_INDEX.schema))
     cents = rng.integers(100, 50_000, items)
     parents = _ids(np.arange(items) // 3)  # variants: three items each
     properties = pa.MapArray.from_arrays(
@@ -208,6 +205,17 @@ def _publish_items(plan: Plan) -> None:
         "properties": properties.cast(CATALOG.schema.field("properties").type),
     }
     _publish(plan, "catalog", DATE, pa.table(catalog, schema=CATALOG.schema))
+    in_demand = [popular(rng, items, 400) for _ in range(len(PATHS) + 1)]
+    lists = [np.unique(drawn)[:100] for drawn in in_demand]
+    trending = {
+        "key": pa.array(["", *PATHS]),
+        "item": list_column(TRENDING, "item", np.concatenate(lists), np.array([len(one) for one in lists])),
+        "score": list_column(
+            TRENDING, "score", np.concatenate([1 / (1 + np.arange(len(one))) for one in lists]),
+            np.array([len(one) for one in lists]),
+        ),
+    }  # fmt: skip
+    _publish(plan, "trending", DATE, pa.table(trending, schema=TRENDING.schema))
 
 
 def _publish(plan: Plan, table: str, date: dt.date, rows: pa.Table) -> None:
@@ -217,7 +225,7 @@ def _publish(plan: Plan, table: str, date: dt.date, rows: pa.Table) -> None:
 
 
 def _publish_correlations(plan: Plan) -> None:
-    attempt = plan.lake.attempt(Partition("correlations", DATE), "bench")
+    attempt = plan.lake.attempt(Partition("correlations", DATE, plan.campaign), "bench")
     files = []
     for block, first in enumerate(range(0, plan.items, CORRELATION_BLOCK)):
         rng, count = np.random.default_rng((13, first)), min(CORRELATION_BLOCK, plan.items - first)
@@ -231,6 +239,7 @@ def _publish_correlations(plan: Plan) -> None:
             "other_item": list_column(CORRELATIONS, "other_item", other.ravel(), counts),
             "score": list_column(CORRELATIONS, "score", score.ravel(), counts),
             "support": list_column(CORRELATIONS, "support", np.full(other.size, 5), counts),
+            "source": list_column(CORRELATIONS, "source", np.zeros(other.size, np.int8), counts),
         }
         files.append(attempt.write(pa.table(rows, schema=CORRELATIONS.schema), bucket=block))
     attempt.publish(files, inputs=[], parameters={})

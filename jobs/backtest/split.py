@@ -19,9 +19,9 @@ from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.profiles.mails import nothing_mailed
 from jobs.profiles.pairs import Pairs, pairs_of_profiles
 from jobs.ranking.csr_rows import ones_like
+from jobs.ranking.interactions import DAY, Interest, in_order, user_order
 from jobs.ranking.item_facts import NO_KIND
 from jobs.ranking.rules import exclusion_matrix, exclusions
-from jobs.ranking.interactions import DAY, Interest, in_order, user_order
 from schemas.campaign import Campaign
 from schemas.tables import PROFILES
 

@@ -23,12 +23,11 @@ import pyarrow.compute as pc
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Attempt, Lake
-from jobs.lake.list_columns import flat
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed
-from jobs.quality.list_figures import list_figures, observe_lists
+from jobs.quality.list_figures import FOLLOWS_STOCK, list_figures, list_metrics, observe_lists
 from jobs.quality.override import GateOverride
 from jobs.ranking.inputs import RankedUsers, RankingInputs, ranking_inputs
 from jobs.ranking.judge import count_verdicts, judge
@@ -38,7 +37,7 @@ from jobs.ranking.user_batch import UserBatch
 from schemas.campaign import Campaign, load_campaign
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
-from schemas.tables import RECOMMEND_OUTCOMES, RECOMMENDATION_SOURCES, RECOMMENDATIONS
+from schemas.tables import RECOMMEND_OUTCOMES, RECOMMENDATIONS
 
 # Users ranked at once: some 300 MB at 22 records each.
 BATCH_USERS: Final = 50_000
@@ -63,7 +62,7 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
-    inputs, parameters = ranking_inputs(opened, date, settings), settings.ranking_parameters()
+    inputs, parameters = ranking_inputs(opened, date, settings.name, settings), settings.ranking_parameters()
     if found := opened.reusable(partition, inputs=inputs.manifests, parameters=parameters):
         return summarise(found)
 
@@ -82,7 +81,7 @@ def main(
         results = map_parts(spark, work, range(opened.buckets), "recommend for user buckets")
     observed = Observed.total(counted for _, counted in results)
     users = {name: observed.sums[name] for name in RECOMMEND_OUTCOMES}
-    if users["recommended"] == 0:
+    if users["recommended"] == 0 and not settings.mail.may_be_empty:
         raise EmptyPartitionError(
             f"nobody of {sum(users.values())} users gets a recommendation on {date} ({users}); check the catalog's "
             "stock and the campaign's exclusions"
@@ -90,15 +89,19 @@ def main(
     metrics = {
         **users,
         "eligible_items": eligible_items,
-        "items_from": {name: observed.sums[f"items_from.{name}"] for name in RECOMMENDATION_SOURCES},
+        **list_metrics(observed, slots=settings.slots, eligible_items=eligible_items),
         "waterfall": {
             name.removeprefix(WATERFALL): count for name, count in observed.sums.items() if name.startswith(WATERFALL)
         },
     }
     figures = {
         "rows_of_users": observed.sums["rows"] / (inputs.profiles.rows + observed.sums["users_without_profile"]),
-        "recommended_share": users["recommended"] / observed.sums["rows"],
-        **list_figures(observed, in_stock=settings.catalog.in_stock),
+        **list_figures(
+            observed,
+            in_stock=settings.catalog.in_stock,
+            eligible_items=eligible_items,
+            follows_stock=settings.candidates.kind == "back_in_stock",
+        ),
     }
     if inputs.correlations is not None:
         figures["correlations_age_days"] = (date - inputs.correlations.partition.date).days
@@ -113,6 +116,7 @@ def main(
         missing={
             "items_in_stock_share": "the campaign recommends items that are out of stock as well",
             "correlations_age_days": "the campaign recommends what is on the wishlist",
+            **(FOLLOWS_STOCK if settings.candidates.kind == "back_in_stock" else {}),
         },
         override=override,
     )
@@ -165,8 +169,6 @@ def _observe_bucket(rows: pa.Table, folder: Path, settings: Campaign) -> Observe
     )
     for row in pc.value_counts(rows["outcome"]):
         observed.sums[row["values"].as_py()] += row["counts"].as_py()
-    for row in pc.value_counts(pa.array(flat(rows["source"]))):
-        observed.sums[f"items_from.{RECOMMENDATION_SOURCES[row['values'].as_py()]}"] += row["counts"].as_py()
     return observed
 
 

@@ -5,17 +5,24 @@ all of them in one message.
 """
 
 import datetime as dt
+import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
 from schemas.errors import ConfigError
-from schemas.layout import safe_name
+from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
+from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
+
+# It stands in paths, DAG ids and names of task groups.
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
 class _Settings(BaseModel):
@@ -25,12 +32,22 @@ class _Settings(BaseModel):
 class MailSettings(_Settings):
     """When and as what the batch leaves."""
 
-    hour: Annotated[int, Field(ge=0, le=23)] = 8  # UTC hour of the send
+    hour: Hour = 8  # hour of the send, in `zone`
+    zone: Zone = "UTC"  # of the IANA database, e.g. Europe/Berlin; summer time is followed
     subject: Annotated[str, Field(min_length=1, max_length=150)]
     suppression_group: Annotated[str, Field(min_length=1, max_length=30)]  # SendGrid: names up to 30 characters
     sender_id: Annotated[int, Field(ge=1)] = 1  # the verified sender's id at the provider
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
+    # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
+    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 27.
+    field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
+    may_be_empty: bool = False  # true: a night on which nobody gets anything is no error
+
+    @property
+    def send_time(self) -> SendTime:
+        """Hour and zone."""
+        return SendTime(hour=self.hour, zone=self.zone)
 
 
 class PushSettings(_Settings):
@@ -46,6 +63,8 @@ class Campaign(RankingSettings):
 
     name: str
     title: Annotated[str, Field(min_length=1, max_length=80)]
+    audience: AudienceSettings = AudienceSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     training: TrainingSettings = TrainingSettings()
     hybrid: HybridSettings = HybridSettings()
     trending: TrendingSettings = TrendingSettings()
@@ -55,13 +74,17 @@ class Campaign(RankingSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.name != safe_name(self.name):
-            raise ValueError(f"the file's name {self.name!r} may hold only A-Z a-z 0-9 . _ -")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"the file's name {self.name!r} has to match {_NAME.pattern}: it becomes DAG ids")
         return self
 
     def send_name(self, date: dt.date) -> str:
         """Name the single send of a date at the provider; one name is one send, for ever."""
         return f"ryml {self.name} {date.isoformat()}"
+
+    def audience_parameters(self) -> dict[str, object]:
+        """What decides who is mailed, beside the recommendations."""
+        return self.model_dump(mode="json", include={"audience", "experiment"})
 
 
 def load_campaign(path: Path) -> Campaign:
@@ -78,6 +101,26 @@ def load_campaign(path: Path) -> Campaign:
         raise ConfigError(f"campaign file {path} is not TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"campaign file {path}: {describe(error)}") from error
+
+
+def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
+    """Say of each campaign that gets into another's way how it does; empty if none does."""
+    settings = sorted(campaigns, key=lambda campaign: campaign.name)
+    found: dict[str, str] = {}
+    for position, first in enumerate(settings):
+        for second in settings[position + 1 :]:
+            if why := _clash(first, second):
+                found[first.name] = found[second.name] = f"campaigns {first.name} and {second.name} {why}"
+    return found
+
+
+def _clash(first: Campaign, second: Campaign) -> str | None:
+    if first.mail.field_prefix == second.mail.field_prefix:
+        return (
+            f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "
+            "shows: give one of them another prefix"
+        )
+    return None
 
 
 def describe(error: ValidationError) -> str:

@@ -337,10 +337,11 @@ _RECOMMENDATIONS: Final = Contract(
         Unique("user_id"),
         OneOf("outcome", RECOMMEND_OUTCOMES),
         Parallel("item", ("score", "source")),
-        Between("item", 0),
-        Between("source", 0, len(RECOMMENDATION_SOURCES) - 1),
+        # A night without any list has no numbers: recommended_share says whether that may be.
+        Between("item", 0, nullable=True),
+        Between("source", 0, len(RECOMMENDATION_SOURCES) - 1, nullable=True),
         Finite("score"),
-        Between("score", above=0),
+        Between("score", above=0, nullable=True),
     ),
     figures=(
         Check(
@@ -350,7 +351,7 @@ _RECOMMENDATIONS: Final = Contract(
             at_most=1,
         ),
         _rows_of_weekday_median(),
-        Check("recommended_share", "share of users with a list", above=0),
+        Check("recommended_share", "share of users with a list", above=0, may_be_missing=True),
         of_last_good("recommended_share", at_least=0.8, why="share of users with a list against the last good night"),
         Check("items_in_catalog_share", "share of recommended items that are in the catalog", at_least=1),
         Check("items_in_stock_share", "share of recommended items that are in stock", at_least=1, may_be_missing=True),
@@ -362,13 +363,38 @@ _RECOMMENDATIONS: Final = Contract(
             "share of lists with the most recommended item; lists collapse when one item is in all",
             at_most=0.75,
             overridable=True,
+            may_be_missing=True,
         ),
-        Check("top_list_share", "share of users who all have the very same list", at_most=0.2, overridable=True),
+        Check(
+            "top_list_share",
+            "share of users who all have the very same list",
+            at_most=0.2,
+            overridable=True,
+            may_be_missing=True,
+        ),
         Check(
             "distinct_lists_share",
             "different lists among all lists, counted within each bucket",
             at_least=0.05,
             overridable=True,
+            may_be_missing=True,
+        ),
+        of_last_good(
+            "catalog_coverage",
+            at_least=0.5,
+            why="share of the eligible items that anybody is shown, against the last good night",
+        ),
+        # The rest comes from the fallback ladder: the same few items for many.
+        Check(
+            "own_items_share",
+            "share of recommended items that go with the user's own; the others are fallbacks",
+            at_least=0.1,
+            overridable=True,
+        ),
+        of_last_good(
+            "own_items_share",
+            at_least=0.8,
+            why="share of items that go with the user's own, against the last good night: too many fallbacks",
         ),
         Check(
             "correlations_age_days",

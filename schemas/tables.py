@@ -271,7 +271,10 @@ CHUNKS: Final = Table(
         _list("item", pa.int32()),
         # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
         _required("part", pa.int32()),
+        # Which of the campaign's variants an upserted user gets; an empty text where it has none.
+        _required("variant", pa.string()),
     ),
+    version=2,
 )
 PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
 # Why a user has the action that they have. `withheld` users are neither pushed nor mailed.
@@ -283,6 +286,9 @@ PLAN_REASONS: Final = (
     "unsubscribed",
     "suppressed",
     "not_in_users",
+    "other_locale",
+    "not_in_segments",
+    "holdout",
 )
 
 RECEIPTS: Final = Table(

@@ -22,7 +22,6 @@ from jobs.ranking.item_facts import NO_KIND, ItemFacts, item_facts
 from jobs.ranking.recommend import Shared, near_matrix
 from jobs.ranking.starter_items import starter_rows
 from jobs.ranking.trending import EVERYTHING
-from schemas.campaign import Campaign
 from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
@@ -122,8 +121,8 @@ class RankingInputs:
         return RankedUsers(profiles, group), len(profiles) - count
 
 
-def ranking_inputs(lake: Lake, date: dt.date, settings: Campaign) -> RankingInputs:
-    """Find the partitions.
+def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSettings) -> RankingInputs:
+    """Find the partitions that a campaign's lists are made from.
 
     Raises: EmptyPartitionError if one is not there, or there are no correlations of the last 14 days.
     """
@@ -131,7 +130,7 @@ def ranking_inputs(lake: Lake, date: dt.date, settings: Campaign) -> RankingInpu
     correlations: Manifest | None = None
     earlier: tuple[Manifest, ...] = ()
     if settings.candidates.kind == "correlations":
-        correlations = _latest(lake, CORRELATIONS, date, settings.name)
+        correlations = _latest(lake, CORRELATIONS, date, campaign)
         if correlations is None:
             raise EmptyPartitionError(
                 f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"
@@ -142,8 +141,8 @@ def ranking_inputs(lake: Lake, date: dt.date, settings: Campaign) -> RankingInpu
         earlier = tuple(manifest for manifest in found if manifest is not None)
     steps = settings.fallback_steps
     has_trending = "trending" in steps or "trending_in_categories" in steps
-    trending = _latest(lake, TRENDING, date, settings.name) if has_trending else None
-    starters = _latest(lake, HYBRID_USERS, date, settings.name) if "hybrid" in steps else None
+    trending = _latest(lake, TRENDING, date, campaign) if has_trending else None
+    starters = _latest(lake, HYBRID_USERS, date, campaign) if "hybrid" in steps else None
     users = lake.find(Partition("users", date)) if trending or starters else None
     return RankingInputs(date, profiles, catalog, correlations, earlier, trending, starters, users)
 

@@ -16,8 +16,8 @@ The peers do the ranking alone, of a subset that they have in memory already, sc
   Spark ALS   ALSModel.recommendForUserSubset, 6 + 17 items (it filters nothing), rank 32, its fit not counted
 
 CPU seconds are those of the process and its children: on a busy machine they say more than the clock does, though what
-shares the processor's caches makes them grow too. Memory is the largest sum over a process and its children (PSS, from /proc, looked at ten times a second): it counts
-files of the lake that are mapped, and not the page cache behind what was read.
+shares the processor's caches makes them grow too. Memory is the largest sum over a process and its children (PSS, from
+/proc, looked at ten times a second): it counts files that are mapped, and not the page cache behind what was read.
 """
 
 import argparse

@@ -18,7 +18,8 @@ class History:
 class RuleOracle:
     """The shop as it was at the end of a date, for the rules of the campaigns that ship."""
 
-    def __init__(self, shop, first_day, date, exclude):
+    def __init__(self, shop, first_day, date, exclude, earlier=()):
+        self.earlier = [one.stock for one in earlier]  # the shop on the days before, as far as they were exported
         self.end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
         self.exclude = exclude
         end, start = self._text(self.end), first_day.isoformat() + "T00:00:00.000000Z"
@@ -69,6 +70,8 @@ class RuleOracle:
             return item not in self.stock
         if rule == "sold_out":
             return self.stock.get(item, 1) <= 0
+        if rule == "not_back_in_stock":
+            return all(stock.get(item, 0) > 0 for stock in self.earlier)
         if rule == "bought":
             return history.owned > 0 and self._within(last.get("purchase"), self.exclude.bought_days)
         if rule == "in_cart":

@@ -117,6 +117,8 @@ def read_case(folder: Path) -> Case:
         "url": pa.array([""] * len(items)), "image_url": pa.array([""] * len(items)),
     }  # fmt: skip
     catalog = pa.table({f.name: columns.get(f.name, pa.nulls(len(items), f.type)) for f in CATALOG.schema})
+    texts = [(f.name, f.type if pa.types.is_string(f.type) else catalog[f.name].type) for f in CATALOG.schema]
+    catalog = catalog.cast(pa.schema(texts))
 
     user_ids = _texts(events["user_id"]).unique().sort()
     known = people.take(pc.index_in(user_ids, value_set=_texts(people["user_id"])))

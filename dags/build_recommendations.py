@@ -38,6 +38,20 @@ def campaign_tasks(campaign: Campaign):
         backtest_models = JobOperator(
             task_id="backtest_models", job="backtest_models", outlets=[table_asset("backtests")], **training
         )
+        train_hybrid = JobOperator(
+            task_id="train_hybrid",
+            job="train_hybrid",
+            is_gated=True,
+            outlets=[table_asset("hybrid_items")],
+            **training,
+        )
+        rank_trending = JobOperator(
+            task_id="rank_trending",
+            job="rank_trending",
+            campaign=campaign.name,
+            is_gated=True,
+            outlets=[table_asset("trending")],
+        )
         train_correlations = TrainingOperator(
             task_id="train_correlations",
             job="train_correlations",
@@ -46,7 +60,7 @@ def campaign_tasks(campaign: Campaign):
             outlets=[table_asset("correlations"), table_asset("product_correlations")],
             **training,
         )
-        train = [backtest_models, train_correlations]
+        train = [[backtest_models, train_hybrid, rank_trending], train_correlations]
     recommend_items = SparkJobOperator(
         task_id="recommend_items",
         job="recommend_items",

@@ -290,6 +290,8 @@ _HYBRID_ITEMS: Final = Contract(
         of_last_good("rows", at_least=0.7, at_most=3.0, why="items with a vector against the last good model"),
         Check("items_not_in_index", "every item is in the item index", at_most=0),
         Check("vectors_of_wrong_length", "every vector has the model's components and the length of all", at_most=0),
+        Check("rows_made_once_more", "rows that were made anew from the features of their item", at_least=1),
+        Check("rows_made_differently", "a row that is made anew is the same", at_most=0),
         Check(
             "pairs_told_apart_share",
             "how often two items of one user are closer to each other than to an item of somebody else; 0.5 is chance",

@@ -42,11 +42,11 @@ def same_category(paths: npt.NDArray[np.int64], new_items: Int64s, none: int) ->
 def closeness(recent: sparse.csr_array, close: sparse.csr_array, forbidden: sparse.csr_array) -> sparse.csr_array:
     """Say how close each user is to each new item: the largest similarity to one of their recent items.
 
-    Shapes: recent (users, items), above 0 where an item is one of the user's recent ones; close (items, new); forbidden
-            (users, new), above 0 where a rule of the campaign keeps the item from the user. The answer (users, new).
+    Shapes: recent (users, items), an entry for each of a user's recent items; close (items, new); forbidden (users,
+            new), an entry where a rule of the campaign keeps the item from the user. The answer (users, new).
     """
     rows, columns = recent.shape[0], close.shape[1]
-    # The maximum of a row's entries has no sparse product: every pair of a user, an item and a new item, then the largest.
+    # No sparse product takes the maximum: every user, item and new item together, then the largest of each.
     per_item = np.diff(close.indptr)[recent.indices]
     user = np.repeat(np.repeat(np.arange(rows), np.diff(recent.indptr)), per_item)
     start = np.repeat(close.indptr[recent.indices], per_item)
@@ -98,8 +98,8 @@ class Placements:
 def place_new_items(close: sparse.csr_array, quota: Int64s, list_lengths: Int64s, max_slot_share: float) -> Placements:
     """Choose who gets which new item: the closest pairs first, one a user, no item beyond its quota.
 
-    Shapes: close (users, new), from `closeness`; quota (new,); list_lengths (users,), slots that are filled already. Users
-            without a list get none. At most floor(max_slot_share x filled slots) placements.
+    Shapes: close (users, new), from `closeness`; quota (new,); list_lengths (users,), slots that are filled
+            already. Users without a list get none. At most floor(max_slot_share x filled slots) placements.
     """
     budget = int(np.floor(max_slot_share * int(list_lengths.sum()) + 1e-9))
     user = np.repeat(np.arange(close.shape[0]), np.diff(close.indptr))
@@ -107,8 +107,8 @@ def place_new_items(close: sparse.csr_array, quota: Int64s, list_lengths: Int64s
     user, new, similarity = user[open_], close.indices[open_].astype(np.int64), close.data[open_]
     chosen_user, chosen_new = np.empty(0, np.int64), np.empty(0, np.int64)
     quota = quota.copy()
-    # Each round gives every user their closest item that still has quota, and every item its closest such users. A round
-    # fills an item or serves every user who is left, so there are at most as many rounds as new items.
+    # Each round offers every user their closest item that still has quota, and gives an item to its closest users. It
+    # fills an item or serves everybody who is left, so there are at most as many rounds as new items.
     while len(user) and budget > len(chosen_user):
         order = np.lexsort((new, -similarity, user))
         mine = order[rank_within(user[order]) == 0]

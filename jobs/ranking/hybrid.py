@@ -41,11 +41,11 @@ def fit(
 ) -> HybridModel:
     """Learn which features go together from who showed interest in what.
 
-    Shapes: interactions (users, items), entries above 0; item_features (items, …); user_features (users, …). Each user has
-            a vector of their own besides, which is thrown away: it keeps their taste out of the shared features.
+    Shapes: interactions (users, items), entries above 0; item_features (items, …); user_features (users, …). Each user
+            has a vector of their own besides, which is thrown away: it keeps their taste out of the shared features.
     Raises: GateError if the training diverged.
-    Source: Kula, Metadata embeddings for user and item cold-start recommendations, CBRecSys 2015 (the model); Weston et al.,
-            WSABIE, IJCAI 2011 (the loss).
+    Source: Kula, Metadata embeddings for user and item cold-start recommendations, CBRecSys 2015 (the model); Weston
+            et al., WSABIE, IJCAI 2011 (the loss).
     """
     from lightfm import LightFM
 
@@ -62,13 +62,15 @@ def fit(
         (np.ones(interactions.nnz, np.float32), interactions.indices, interactions.indptr), shape=interactions.shape
     )
     try:
-        model.fit(
-            _as_lightfm(positive).tocoo(),
-            user_features=_as_lightfm(sparse.hstack([user_features, own], format="csr")),
-            item_features=_as_lightfm(item_features),
-            epochs=settings.epochs,
-            num_threads=settings.threads,
-        )
+        # What runs away is found by LightFM, which adds up what is not finite.
+        with np.errstate(all="ignore"):
+            model.fit(
+                _as_lightfm(positive).tocoo(),
+                user_features=_as_lightfm(sparse.hstack([user_features, own], format="csr")),
+                item_features=_as_lightfm(item_features),
+                epochs=settings.epochs,
+                num_threads=settings.threads,
+            )
     except ValueError as error:
         raise GateError(
             f"the hybrid model diverged ({error}) with learning_rate {settings.learning_rate:g} over {settings.epochs} "

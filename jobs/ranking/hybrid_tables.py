@@ -44,18 +44,21 @@ def item_rows(item: npt.NDArray[np.int64], vectors: Vectors) -> pa.Table:
 
 
 def vectors_of_wrong_length(rows: pa.Table, components: int) -> int:
-    """Count rows whose vector has other than the model's components or, in whole numbers, another length than all
-    have.""" counts = lengths(rows["vector"]) wrong = counts != components if
-    rows.schema.field("vector").type.value_type == pa.int16(): row = np.repeat(np.arange(len(rows)), counts) squares =
-    np.bincount(row, flat(rows["vector"]).astype(np.float64) ** 2, minlength=len(rows)) wrong |=
-    np.abs(np.sqrt(squares) - LENGTH) > LENGTH_SLACK return int(wrong.sum())
+    """Count rows whose vector has other than the model's components, or, in whole numbers, another length than all."""
+    counts = lengths(rows["vector"])
+    wrong = counts != components
+    if rows.schema.field("vector").type.value_type == pa.int16():
+        row = np.repeat(np.arange(len(rows)), counts)
+        squares = np.bincount(row, flat(rows["vector"]).astype(np.float64) ** 2, minlength=len(rows))
+        wrong |= np.abs(np.sqrt(squares) - LENGTH) > LENGTH_SLACK
+    return int(wrong.sum())
 
 
 def read_vectors(lake: Lake, vectors: Manifest, items: int) -> VectorItems:
     """Read the item vectors for all items of the index; those without one are near nothing.
 
-    Raises: StorageError if a file is not the one that its manifest names; GateError if the vectors are not those of the
-    model beside them, or are no vectors.
+    Raises: StorageError if a file is not the one that its manifest names; GateError if the vectors are not those of
+    the model beside them, or are no vectors.
     """
     model = lake.manifest(Partition(HYBRID_FEATURES.name, vectors.partition.date, vectors.partition.campaign))
     if vectors.inputs.get(str(model.partition)) != model.content_sha256:
@@ -68,9 +71,9 @@ def read_vectors(lake: Lake, vectors: Manifest, items: int) -> VectorItems:
     item = rows["item"].to_numpy()
     if len(components) != 1 or item.max(initial=0) >= items:
         raise GateError(
-            f"{vectors.partition} has vectors of {sorted(components)} components for items up to
-            {item.max(initial=0):,}, " f"expected one number of components and items below {items:,}. Run train_hybrid
-            again"
+            f"{vectors.partition} has vectors of {sorted(components)} components for items up to "
+            f"{item.max(initial=0):,}, expected one number of components and items below {items:,}. Run train_hybrid "
+            f"for {vectors.partition.date} again"
         )
     every = np.zeros((items, *components), np.int16)
     every[item] = flat(rows["vector"]).reshape(len(rows), -1)

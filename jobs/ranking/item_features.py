@@ -51,13 +51,13 @@ def _properties(properties: pa.ChunkedArray) -> list[Named]:
     """Name each key and value of the free attributes; a value too long to be shared is none."""
     found, start = [], 0
     for chunk in properties.chunks:
-        counts = np.diff(chunk.offsets.to_numpy())
-        # A null map may still span entries: `flatten` leaves these out, so must the rows.
-        counts[~chunk.is_valid().to_numpy(zero_copy_only=False)] = 0
-        row = np.repeat(np.arange(start, start + len(chunk), dtype=np.int64), counts)
+        offsets = chunk.offsets.to_numpy()
+        row = np.repeat(np.arange(len(chunk), dtype=np.int64), np.diff(offsets))
+        # `keys` and `items` are those of the whole buffer: a slice has its own part, and a null map may span some too.
+        there = pa.array(chunk.is_valid().to_numpy(zero_copy_only=False)[row])
+        key, value = (child.slice(offsets[0], len(row)).filter(there) for child in (chunk.keys, chunk.items))
+        row = row[there.to_numpy(zero_copy_only=False)] + start
         start += len(chunk)
-        entries = chunk.flatten() if hasattr(chunk, "flatten") else chunk
-        key, value = entries.field(0), entries.field(1)
         short = pc.less_equal(pc.fill_null(pc.binary_length(value), _LONGEST_VALUE + 1), _LONGEST_VALUE)
         named = pc.binary_join_element_wise(key.filter(short), value.filter(short), "=")
         found.append(Named.of("property", row[short.to_numpy(zero_copy_only=False)], pa.chunked_array([named])))

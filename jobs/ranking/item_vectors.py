@@ -29,8 +29,9 @@ def whole_vectors(vectors: npt.NDArray[Any]) -> Vectors:
     Raises: GateError if a number is not finite.
     """
     if not np.isfinite(vectors).all():
-        raise GateError("an item vector has a number that is not finite, so none was used; train the hybrid model
-        again")
+        raise GateError(
+            "an item vector has a number that is not finite, so none was used; train the hybrid model again"
+        )
     length = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
     return np.rint(vectors / np.where(length > 0, length, 1) * LENGTH).astype(np.int16)
 

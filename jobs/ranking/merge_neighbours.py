@@ -40,8 +40,7 @@ class MergeRule:
 
 
 def typical_score(lists: sparse.csr_array) -> float:
-    """Say what a similarity of 1 is worth: the median score of the lists' 20th neighbours, or last, where lists are
-    shorter.
+    """Say what a similarity of 1 is worth: the median score of 20th neighbours, or of the last in shorter lists.
 
     Shapes: lists (some items, items), best first, such as every hundredth item's. Without any list it is 1.
     """
@@ -63,9 +62,9 @@ def merge_hybrid(
 ) -> Neighbours:
     """Merge the hybrid's neighbours of a block of items into those of co-occurrence.
 
-    Shapes: similar (block, items), the hybrid's cosines; similar_support parallel to similar.data, the users that each pair
-            has in common; users_of_item (block,), the users of each item of the block. The answer has up to `depth`
-            pairs an item, best first, ties by item.
+    Shapes: similar (block, items), the hybrid's cosines; similar_support parallel to similar.data, the users that each
+            pair has in common; users_of_item (block,), the users of each item of the block. The answer has up to
+            `depth` pairs an item, best first, ties by item.
     """
     items = found.lists.shape[1]
     row, other, score = rows_of(found.lists), found.lists.indices.astype(np.int64), found.lists.data.astype(np.float64)

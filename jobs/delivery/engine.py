@@ -34,7 +34,7 @@ from schemas.tables import RECEIPT_OUTCOMES
 _POLL_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JOB_BUDGET_SECONDS: Final = 3600.0
 _JOB_TRIES: Final = 5  # of the same rows, where a job failed as a whole or does not say whom it refused
-_ROW_TRIES: Final = 2  # of rows that a job refused
+_ROW_TRIES: Final = 3  # of rows that a job refused
 # Each row that makes a request invalid costs up to thirty requests to find: with more, something else is wrong.
 _BAD_ROWS: Final = 25
 
@@ -80,8 +80,8 @@ class Pusher:
         confirmed = sum(counts[outcome] for outcome in RECEIPT_OUTCOMES)
         if confirmed != len(sheet) and not (confirmed < len(sheet) and self.calls.is_late):
             raise GateError(
-                f"chunk {self.claim.plan.chunk}: {confirmed} of {len(sheet)} rows have a receipt; expected one for each. "
-                "Clear the task to push those that have none"
+                f"chunk {self.claim.plan.chunk}: {confirmed} of {len(sheet)} rows have a receipt; "
+                "expected one for each. Clear the task to push those that have none"
             )
         return confirmed == len(sheet)
 

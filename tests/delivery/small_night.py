@@ -63,6 +63,16 @@ class PointedLedger(Ledger):
         self.time, self.point = time, point
         return self
 
+    def copy(self):
+        """Take a copy, as a backup does."""
+        copy = sqlite3.connect(":memory:")
+        self._connection().backup(copy)
+        return copy
+
+    def put_back(self, copy):
+        """Restore a copy."""
+        copy.backup(self._connection())
+
     @contextmanager
     def writing(self):
         with super().writing() as connection:
@@ -101,7 +111,8 @@ def make_lake(folder):
     write(lake, Partition("item_index", UNDATED), pa.table(
         {"item": range(ITEMS), "item_id": [f"{n:03}" for n in range(ITEMS)]}, schema=ITEM_INDEX.schema))  # fmt: skip
     write_catalog(lake)
-    rows = [{"user_id": user, "email": address(user), "is_subscribed": True} for user in PLAN]
+    # One who is not planned comes first: a join by position gives everybody another's address.
+    rows = [{"user_id": user, "email": address(user), "is_subscribed": True} for user in ["user-", *PLAN]]
     write(lake, Partition("users", DATE), pa.Table.from_pylist(rows, schema=USERS.schema))
     pushed, rows = [0] * BUCKETS, []
     for user, (action, items) in PLAN.items():
@@ -145,6 +156,13 @@ def chunk_plans(lake):
     return found
 
 
+def freeze(delivery, deadline_minutes=None):
+    counts = {action: sum(a == action for a, _ in PLAN.values()) for action in ("upsert", "clear", "withheld")}
+    digest = delivery.lake.manifest(Partition("chunks", DATE, "spring")).content_sha256
+    chunks, counts = chunk_plans(delivery.lake), {**counts, "unchanged": 0}
+    delivery.ledger.freeze_plan(RUN, digest, counts, chunks, deadline_minutes=deadline_minutes)
+
+
 class Night:
     """One push and send, restarted until it is done. `die_at` is the point at which its process ends once."""
 
@@ -160,15 +178,8 @@ class Night:
         self.points.clear()
         ids = {name: f"e{number}_T" for number, name in enumerate(all_fields(SLOTS), start=1)}
         self.provider.fields = ids
-        # Everybody holds two items of yesterday.
-        old = {ids[name]: "stale" for name in all_fields(SLOTS)}
-        self.stale = {**old, ids["ryml_run"]: YESTERDAY.isoformat(), ids["ryml_count"]: "2"}
-        self.provider.contacts = {address(user): dict(self.stale) for user in PLAN}
-        counts = {action: sum(a == action for a, _ in PLAN.values()) for action in ("upsert", "clear", "withheld")}
-        self.freeze = lambda: self.ledger.freeze_plan(
-            RUN, self.lake.manifest(Partition("chunks", DATE, "spring")).content_sha256,
-            {**counts, "unchanged": 0}, chunk_plans(self.lake), deadline_minutes=deadline_minutes,
-        )  # fmt: skip
+        self.provider.contacts = {address(user): stale_fields(ids) for user in PLAN}
+        self.deadline_minutes = deadline_minutes
 
     def point(self, name):
         self.points.append(name)
@@ -180,7 +191,7 @@ class Night:
         return Delivery(self.lake, CAMPAIGN, RUN, self.ledger, self.provider, "test", self.time.timing)
 
     def steps(self):
-        self.freeze()
+        freeze(self.delivery, self.deadline_minutes)
         for chunk in chunk_plans(self.lake):
             push_chunk(self.delivery, chunk.chunk)
         reconcile(self.delivery)
@@ -199,60 +210,68 @@ class Night:
             return result
         raise AssertionError(f"not done after {RESTARTS} restarts")
 
-    # What must have come of it
-
-    def expected_fields(self, user):
-        """What the user's contact must hold, from the plan alone; None: as it was."""
-        action, items = PLAN[user]
-        if action == "withheld" or address(user) in self.refused:
-            return self.stale
-        ids = self.provider.fields
-        uid = self.provider.contacts[address(user)][ids["ryml_uid"]]
-        values = {ids["ryml_run"]: DATE.isoformat(), ids["ryml_count"]: str(len(items)), ids["ryml_uid"]: uid}
-        for slot in range(SLOTS):
-            shown = dict.fromkeys(SLOT_PARTS, "")
-            if slot < len(items):
-                n = items[slot]
-                shown = dict(zip(SLOT_PARTS, (title(n), url(n), f"https://i/{n}", "€9.50"), strict=True))
-            values |= {ids[slot_field(slot + 1, part)]: text for part, text in shown.items()}
-        return values
-
     @property
     def refused(self):
         return self.provider.poisoned | self.provider.invalid
 
     def differences(self):
         """Everything that is not as it must be; nothing if all is well."""
-        wrong = []
-        mailed = {address(u) for u, (action, _) in PLAN.items() if action == "upsert"} - self.refused
-        if len(self.provider.mails) != 1:
-            return [f"{len(self.provider.mails)} sends"]
-        (mails,) = self.provider.mails.values()
-        if set(mails) != mailed:
-            wrong.append(f"mailed {sorted(set(mails) ^ mailed)}")
-        uids = set()
-        for user in PLAN:
-            expected, held = self.expected_fields(user), self.provider.contacts[address(user)]
-            if held != expected:
-                wrong.append(f"{user} holds {held}, expected {expected}")
-            if address(user) in mails and mails[address(user)] != expected:
-                wrong.append(f"{user} was mailed {mails[address(user)]}")
-            if expected is not self.stale:
-                uids.add(held[self.provider.fields["ryml_uid"]])
-        pushed = {u for u, (action, _) in PLAN.items() if action != "withheld"}
-        if len(uids) != len([u for u in pushed if address(u) not in self.refused]):
-            wrong.append("two users have one uid")
-        receipts = self.lake.read(self.lake.manifest(Partition("receipts", DATE, "spring"))).to_pylist()
-        want = {
-            user: ("quarantined" if address(user) in self.refused else "delivered" if items else "cleared", items)
-            for user, (action, items) in PLAN.items()
-            if action != "withheld"
-        }
-        if sorted(row["user_id"] for row in receipts) != sorted(want):
-            wrong.append(f"receipts of {sorted(row['user_id'] for row in receipts)}")
-        elif {row["user_id"]: (row["outcome"], row["item"]) for row in receipts} != want:
-            wrong.append("receipts say something else")
-        return wrong
+        provider = self.provider
+        return differences(self.lake, provider.fields, provider.contacts, list(provider.mails.values()), self.refused)
+
+
+def expected_fields(user, ids, uid):
+    """What a pushed user's contact must hold, from the plan alone."""
+    _, items = PLAN[user]
+    values = {ids["ryml_run"]: DATE.isoformat(), ids["ryml_count"]: str(len(items)), ids["ryml_uid"]: uid}
+    for slot in range(SLOTS):
+        shown = dict.fromkeys(SLOT_PARTS, "")
+        if slot < len(items):
+            n = items[slot]
+            shown = dict(zip(SLOT_PARTS, (title(n), url(n), f"https://i/{n}", "€9.50"), strict=True))
+        values |= {ids[slot_field(slot + 1, part)]: text for part, text in shown.items()}
+    return values
+
+
+def differences(lake, ids, contacts, sends, refused=frozenset()):
+    """Compare the provider and the receipts with what the plan says; `sends` are the mails of each triggered send."""
+    wrong = []
+    if len(sends) != 1:
+        return [f"{len(sends)} sends"]
+    (mails,) = sends
+    mailed = {address(user) for user, (action, _) in PLAN.items() if action == "upsert"} - refused
+    if set(mails) != mailed:
+        wrong.append(f"mailed {sorted(set(mails) ^ mailed)}")
+    uids = []
+    for user, (action, _) in PLAN.items():
+        held = contacts[address(user)]
+        is_pushed = action != "withheld" and address(user) not in refused
+        expected = expected_fields(user, ids, held[ids["ryml_uid"]]) if is_pushed else stale_fields(ids)
+        if held != expected:
+            wrong.append(f"{user} holds {held}, expected {expected}")
+        if address(user) in mails and mails[address(user)] != expected:
+            wrong.append(f"{user} was mailed {mails[address(user)]}")
+        if is_pushed:
+            uids.append(held[ids["ryml_uid"]])
+    if len(set(uids)) != len(uids):
+        wrong.append("two users have one uid")
+    receipts = lake.read(lake.manifest(Partition("receipts", DATE, "spring"))).to_pylist()
+    want = {
+        user: ("quarantined" if address(user) in refused else "delivered" if items else "cleared", items)
+        for user, (action, items) in PLAN.items()
+        if action != "withheld"
+    }
+    if sorted(row["user_id"] for row in receipts) != sorted(want):
+        wrong.append(f"receipts of {sorted(row['user_id'] for row in receipts)}")
+    elif {row["user_id"]: (row["outcome"], row["item"]) for row in receipts} != want:
+        wrong.append("receipts say something else")
+    return wrong
+
+
+def stale_fields(ids):
+    """What everybody holds before the night: two items of yesterday."""
+    old = {ids[name]: "stale" for name in all_fields(SLOTS)}
+    return {**old, ids["ryml_run"]: YESTERDAY.isoformat(), ids["ryml_count"]: "2"}
 
 
 def small_requests(monkeypatch, contacts=2):

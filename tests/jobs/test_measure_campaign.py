@@ -171,7 +171,7 @@ class SmallShop:
             pa.table(
                 {
                     "user_id": list(lists), "chunk": [0] * 4, "item": list(lists.values()),
-                    "outcome": ["delivered", "delivered", "cleared", "quarantined"],
+                    "outcome": ["delivered", "delivered", "cleared", "quarantined"], "reason": [None] * 4,
                 },
                 schema=RECEIPTS.schema,
             ),

@@ -22,7 +22,7 @@ from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
@@ -56,7 +56,7 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
-    this_run, books = Run(settings.name, date), Ledger(ledger, clock)
+    this_run, books = Run(settings.name, date), Ledger(ledger, utc_now)
     if books.is_started(this_run):
         return _describe(_frozen(opened, partition, books, this_run))
 

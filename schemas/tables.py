@@ -293,17 +293,21 @@ PLAN_REASONS: Final = (
 
 RECEIPTS: Final = Table(
     name="receipts",
-    grain="one row per contact that a chunk pushed, in request order; one file per chunk",
+    grain="one row per contact that a chunk pushed, in request order; one file per request",
     key=("user_id",),
     per_campaign=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _required("chunk", pa.int32()),
         _list("item", pa.int32()),
         _required("outcome", pa.string()),
+        pa.field("reason", pa.string()),
     ),
 )
 RECEIPT_OUTCOMES: Final = ("delivered", "cleared", "quarantined")
+# Why a contact is quarantined: it alone made its request invalid, or its import job refused it twice.
+RECEIPT_REASONS: Final = ("refused_request", "refused_import")
 
 MIRROR: Final = Table(
     name="mirror",

@@ -11,11 +11,12 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from jobs.rehearsal import limits
-from jobs.rehearsal.database import Database
+from jobs.rehearsal.database import Database, id_from
+from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.intake import Intake, RowError
 
 _IDENTIFIERS: Final = ", ".join(limits.IDENTIFIERS)
@@ -28,6 +29,7 @@ _MERGE: Final = """
     updated_at = excluded.updated_at
 """
 _NOT_ALL_IDENTIFIERS: Final = "all existing identifiers of the contact must be present to update it"
+_FAULT: Final = "the contact could not be processed at this time"
 _TWO_CONTACTS: Final = "the identifiers belong to different contacts"
 
 
@@ -44,28 +46,39 @@ def iso(at: datetime) -> str:
 class Contacts:
     """The contacts of one rehearsal provider."""
 
-    def __init__(self, database: Database, *, job_lag_seconds: float) -> None:
+    def __init__(self, database: Database, faults: Faults, *, job_lag_seconds: float) -> None:
         """Keep contacts in `database`; a job is applied `job_lag_seconds` after its request, never before."""
         self._database = database
+        self._faults = faults
         self._job_lag_seconds = job_lag_seconds
 
     # The API's side
 
-    def queue(self, intake: Intake, now: datetime) -> str:
-        """Store an accepted request; return the id of its job."""
+    def queue(self, intake: Intake, now: datetime, digest: str = "") -> str:
+        """Store an accepted request; return the id of its job, which follows from the request's digest."""
         known = self._database.rows("SELECT id, list FROM lists WHERE NOT is_deleted")
         found = {row["id"]: row["list"] for row in known}
         if strange := [list_id for list_id in intake.list_ids if list_id not in found]:
             raise limits.bad_request(f"invalid list ids supplied - {', '.join(strange)}", "list_ids")
         lists = json.dumps([found[list_id] for list_id in intake.list_ids])
-        job_id = str(uuid.uuid4())
-        due_at = now.timestamp() + self._job_lag_seconds
         try:
             with self._database.write() as connection:
+                nth = connection.execute("SELECT count(*) FROM jobs WHERE digest = ?", (digest,)).fetchone()[0]
+                job_id = id_from("job", digest, nth)
+                fate = self._faults.of_job(job_id, self._job_lag_seconds)
                 job = connection.execute(
-                    "INSERT INTO jobs (id, status, lists, requested, accepted_at, due_at) "
-                    "VALUES (?, 'pending', ?, ?, ?, ?)",
-                    (job_id, lists, intake.requested, iso(now), due_at),
+                    "INSERT INTO jobs (id, status, lists, requested, accepted_at, due_at, digest, fault) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        job_id,
+                        "stuck" if fate.fault == "stuck" else "pending",
+                        lists,
+                        intake.requested,
+                        iso(now),
+                        now.timestamp() + fate.lag_seconds,
+                        digest,
+                        fate.fault,
+                    ),
                 ).lastrowid
                 connection.executemany(
                     f"INSERT INTO incoming (job, position, {_IDENTIFIERS}, profile, fields) VALUES (?,?,?,?,?,?,?,?)",
@@ -79,7 +92,7 @@ class Contacts:
     def job_status(self, job_id: str, errors_url: Callable[[str], str]) -> dict[str, Any]:
         """Describe a job as GET /v3/marketing/contacts/imports/{id} does."""
         job = self._database.row("SELECT * FROM jobs WHERE id = ?", (job_id,))
-        if job is None:
+        if job is None or job["status"] == "lost":
             raise limits.not_found("job not found")
         results = {
             "requested_count": job["requested"],
@@ -88,11 +101,11 @@ class Contacts:
             "deleted_count": 0,
             "errored_count": job["errored"],
         }
-        if job["errored"]:
+        if self._database.value("SELECT 1 FROM job_errors WHERE job = ? LIMIT 1", (job["job"],)) and job["errored"]:
             results["errors_url"] = errors_url(job_id)
         answer = {
             "id": job_id,
-            "status": job["status"],
+            "status": "pending" if job["status"] == "stuck" else job["status"],
             "job_type": "upsert",
             "results": results,
             "started_at": job["accepted_at"],
@@ -123,16 +136,18 @@ class Contacts:
         """Count the jobs that are not applied yet."""
         return int(self._database.value("SELECT count(*) FROM jobs WHERE status = 'pending'"))
 
-    def by_email(self, addresses: Sequence[str], field_names: dict[str, str]) -> dict[str, Any]:
+    def by_email(self, addresses: Sequence[str], field_names: dict[str, str], now: datetime) -> dict[str, Any]:
         """Find contacts by address, as POST /v3/marketing/contacts/search/emails does.
 
         `field_names` is id -> name: answers show custom fields by name. Raises ApiError 404 if none is found.
         """
         wanted = list(dict.fromkeys(address.strip().lower() for address in addresses if address.strip()))
         marks = ",".join("?" * len(wanted))
-        contacts = {
-            row["email"]: row for row in self._database.rows(f"SELECT * FROM contacts WHERE email IN ({marks})", wanted)
-        }
+        seen_until = iso(now - timedelta(seconds=self._faults.settings.search_lag_seconds))
+        rows = self._database.rows(
+            f"SELECT * FROM contacts WHERE email IN ({marks}) AND created_at <= ?", (*wanted, seen_until)
+        )
+        contacts = {row["email"]: row for row in rows}
         if not contacts:
             raise limits.not_found("no contacts found")
         return {
@@ -180,17 +195,39 @@ class Contacts:
             ).fetchone()
             if job is None:
                 return False
-            kept = connection.execute("SELECT list FROM lists WHERE NOT is_deleted").fetchall()
-            lists = sorted({row["list"] for row in kept}.intersection(json.loads(job["lists"])))
-            created, updated, touched = _apply(connection, job["job"], lists, iso(now))
+            created = updated = errored = 0
+            if job["fault"] == "lost":
+                status = "lost"
+            elif job["fault"] == "failed":
+                status, errored = "failed", job["requested"]
+            else:
+                if job["fault"] == "errored":
+                    self._take_out(connection, job)
+                kept = connection.execute("SELECT list FROM lists WHERE NOT is_deleted").fetchall()
+                lists = sorted({row["list"] for row in kept}.intersection(json.loads(job["lists"])))
+                created, updated, touched = _apply(connection, job["job"], lists, now)
+                errors = "SELECT count(*) FROM job_errors WHERE job = ?"
+                errored = connection.execute(errors, (job["job"],)).fetchone()[0]
+                status = "completed" if not errored else "errored" if touched else "failed"
             connection.execute("DELETE FROM incoming WHERE job = ?", (job["job"],))
-            errored = connection.execute("SELECT count(*) FROM job_errors WHERE job = ?", (job["job"],)).fetchone()[0]
-            status = "completed" if not errored else "errored" if touched else "failed"
             connection.execute(
                 "UPDATE jobs SET status = ?, created = ?, updated = ?, errored = ?, finished_at = ? WHERE job = ?",
                 (status, created, updated, errored, iso(now), job["job"]),
             )
         return True
+
+    def _take_out(self, connection: sqlite3.Connection, job: sqlite3.Row) -> None:
+        """Move the contacts that an errored job does not store from its rows to its errors, at least one."""
+        rows = connection.execute(
+            f"SELECT position, coalesce({_IDENTIFIERS}) AS named FROM incoming WHERE job = ?", (job["job"],)
+        ).fetchall()
+        shares = [(self._faults.share("row", job["id"], row["position"]), row) for row in rows]
+        most = max(self._faults.settings.errored_share, min((share for share, _ in shares), default=0))
+        errors = [RowError(row["position"], row["named"], _FAULT) for share, row in shares if share <= most]
+        _store_errors(connection, job["job"], errors)
+        connection.executemany(
+            "DELETE FROM incoming WHERE job = ? AND position = ?", [(job["job"], error.position) for error in errors]
+        )
 
 
 def _store_errors(connection: sqlite3.Connection, job: int, errors: Sequence[RowError]) -> None:
@@ -200,8 +237,17 @@ def _store_errors(connection: sqlite3.Connection, job: int, errors: Sequence[Row
     )
 
 
-def _apply(connection: sqlite3.Connection, job: int, lists: Sequence[int], at: str) -> tuple[int, int, int]:
+def _apply(connection: sqlite3.Connection, job: int, lists: Sequence[int], now: datetime) -> tuple[int, int, int]:
     """Merge a job's rows into the contacts and add these to the lists; count created, updated and both."""
+    counts = _merge(connection, job, lists, iso(now))
+    connection.executemany(
+        "INSERT INTO list_sizes (list, at, contact_count) SELECT list, ?, contact_count FROM lists WHERE list = ?",
+        [(now.timestamp(), number) for number in lists],
+    )
+    return counts
+
+
+def _merge(connection: sqlite3.Connection, job: int, lists: Sequence[int], at: str) -> tuple[int, int, int]:
     other = "(phone_number_id IS NOT NULL OR external_id IS NOT NULL OR anonymous_id IS NOT NULL OR email IS NULL)"
     if connection.execute(f"SELECT 1 FROM incoming WHERE job = ? AND {other} LIMIT 1", (job,)).fetchone():
         return _apply_one_by_one(connection, job, lists, at)

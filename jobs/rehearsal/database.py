@@ -7,6 +7,7 @@ two threads of the real client): 27,000 to 36,000 contacts/s are created, 17,000
 
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Final
 
 from schemas.errors import StorageError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_IDS: Final = uuid.UUID(int=0x4C0FFEE)
 SCHEMA: Final = """
 CREATE TABLE field_definitions (
     field INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -25,6 +27,9 @@ CREATE TABLE lists (
     contact_count INTEGER NOT NULL DEFAULT 0, is_deleted INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX lists_by_name ON lists (name) WHERE NOT is_deleted;
+-- Past sizes of lists, for a provider whose counts lag behind; `at` is Unix time.
+CREATE TABLE list_sizes (list INTEGER NOT NULL, at REAL NOT NULL, contact_count INTEGER NOT NULL);
+CREATE INDEX list_sizes_by_time ON list_sizes (list, at);
 -- `fields`: JSON object, custom field id -> value. `profile`: JSON object of the reserved fields that were given.
 CREATE TABLE contacts (
     contact INTEGER PRIMARY KEY, email TEXT UNIQUE, phone_number_id TEXT, external_id TEXT, anonymous_id TEXT,
@@ -37,8 +42,10 @@ CREATE TABLE memberships (list INTEGER NOT NULL, contact INTEGER NOT NULL, PRIMA
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, lists TEXT NOT NULL,
     requested INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0, updated INTEGER NOT NULL DEFAULT 0,
-    errored INTEGER NOT NULL DEFAULT 0, accepted_at TEXT NOT NULL, due_at REAL NOT NULL, finished_at TEXT
+    errored INTEGER NOT NULL DEFAULT 0, accepted_at TEXT NOT NULL, due_at REAL NOT NULL, finished_at TEXT,
+    digest TEXT NOT NULL, fault TEXT
 );
+CREATE INDEX jobs_by_digest ON jobs (digest);
 CREATE INDEX jobs_pending ON jobs (due_at, job) WHERE status = 'pending';
 -- The valid rows of jobs that are not applied yet, in the order of the request.
 CREATE TABLE incoming (
@@ -62,7 +69,8 @@ CREATE INDEX suppressions_by_time ON suppressions (kind, asm_group, created_at, 
 CREATE TABLE single_sends (
     single_send INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, status TEXT NOT NULL,
     categories TEXT NOT NULL, send_to TEXT NOT NULL, email_config TEXT NOT NULL, send_at TEXT, due_at REAL,
-    created_at TEXT NOT NULL, updated_at TEXT NOT NULL, triggered_at TEXT, first_mail INTEGER,
+    created_at TEXT NOT NULL, created_unix REAL NOT NULL, updated_at TEXT NOT NULL, triggered_at TEXT,
+    first_mail INTEGER,
     requests INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0, drops TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX single_sends_scheduled ON single_sends (due_at) WHERE status = 'scheduled';
@@ -73,6 +81,11 @@ CREATE TABLE mails (
     profile TEXT NOT NULL, fields TEXT NOT NULL, sent_at TEXT NOT NULL, UNIQUE (email, single_send)
 );
 """
+
+
+def id_from(*parts: object) -> str:
+    """Make an id that follows from what it stands for, so that the same night has the same ids whenever it is run."""
+    return str(uuid.uuid5(_IDS, "\n".join(map(str, parts))))
 
 
 class Database:

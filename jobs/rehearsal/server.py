@@ -17,8 +17,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from jobs.rehearsal import limits
-from jobs.rehearsal.api import ERRORS_PATH, Answer, Call, Handler, routes
-from jobs.rehearsal.contacts import iso
+from jobs.rehearsal.api import ERRORS_PATH, routes
+from jobs.rehearsal.calls import Answer, Call, Handler
+from jobs.rehearsal.connections import Connections, NoAnswer
+from jobs.rehearsal.faults import RequestFault
 from jobs.rehearsal.history import REQUESTS_PER_PAGE
 from jobs.rehearsal.limits import ApiError, Problem
 from jobs.rehearsal.mailbox_pages import PAGE_POLICY, Mailbox, mail_policy
@@ -28,6 +30,7 @@ from jobs.rehearsal.state import Rehearsal
 # The names by which this machine calls itself. A page of the open web that lets its own name resolve to 127.0.0.1
 # sends that name as the host, and gets nothing.
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost")
+CONTROLS_PATH: Final = "/_rehearsal/"  # no limits and no faults: what sets them must get through
 _log = logging.getLogger(__name__)
 
 Fault = Callable[[str, str], Answer | None]
@@ -65,7 +68,10 @@ class RateWindow:
 def create_app(
     provider: Rehearsal, *, api_key: str, fault: Fault = no_fault, limit_per_minute: int | None = None
 ) -> Starlette:
-    """Make the server's application; its lifespan starts and stops the provider's worker."""
+    """Make the server's application; its lifespan starts and stops the provider's worker.
+
+    It is to be served by uvicorn with `http=app.state.connections.protocol()`, or faults could not cut a connection.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -76,89 +82,120 @@ def create_app(
             await run_in_threadpool(provider.stop)
 
     window = RateWindow(limit_per_minute) if limit_per_minute else None
-    api = [
-        Route(path, _endpoint(provider, path, handlers, api_key, fault, window), methods=list(_METHODS))
-        for path, handlers in routes(provider).items()
-    ]
-    api.append(
-        Route("/v3/{rest:path}", _endpoint(provider, "/v3/", {}, api_key, fault, window), methods=list(_METHODS))
-    )
+    connections = Connections()
+
+    def endpoint(path: str, handlers: Mapping[str, Handler]) -> Callable[[Request], object]:
+        return _Endpoint(provider, path, handlers, api_key, fault, window, connections).answer
+
+    api = [Route(path, endpoint(path, handlers), methods=list(_METHODS)) for path, handlers in routes(provider).items()]
+    api.append(Route("/v3/{rest:path}", endpoint("/v3/", {}), methods=list(_METHODS)))
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES), www_redirect=False)
-    return Starlette(routes=[*api, *_pages(provider)], middleware=[hosts], lifespan=lifespan)
+    app = Starlette(routes=[*api, *_pages(provider)], middleware=[hosts], lifespan=lifespan)
+    app.state.connections = connections
+    return app
 
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def _endpoint(
-    provider: Rehearsal,
-    path: str,
-    handlers: Mapping[str, Handler],
-    api_key: str,
-    fault: Fault,
-    window: RateWindow | None,
-) -> Callable[[Request], object]:
-    """Wrap the handlers of one path with what every API request goes through."""
-    expected = f"Bearer {api_key}".encode()
+class _Endpoint:
+    """The handlers of one path, and what every API request goes through before and after them."""
 
-    def handle(request: Request, body: bytes | None, now: datetime) -> Answer:
-        method = request.method
-        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
-            raise limits.unauthorized()
-        if body is None:
-            raise limits.too_large()
-        rate_headers: dict[str, str] = {}
-        if window is not None:
-            is_within, rate_headers = window.enter(f"{method} {path}", now)
-            if not is_within:
-                return Answer(429, limits.too_many_requests().body(), rate_headers)
-        answer = fault(method, request.url.path)
-        if answer is None:
-            if not handlers:
-                raise limits.not_found()
-            if method not in handlers:
-                raise ApiError(405, Problem("method not allowed"))
-            if body and not request.headers.get("content-type", "").startswith("application/json"):
-                raise ApiError(415, Problem("Content-Type should be application/json."))
-            answer = handlers[method](
-                Call(request.path_params, request.query_params, body, str(request.url), _host(request), now)
-            )
-        return Answer(answer.status, answer.content, {**rate_headers, **answer.headers})
+    def __init__(
+        self,
+        provider: Rehearsal,
+        path: str,
+        handlers: Mapping[str, Handler],
+        api_key: str,
+        fault: Fault,
+        window: RateWindow | None,
+        connections: Connections,
+    ) -> None:
+        self._provider = provider
+        self._path = path
+        self._handlers = handlers
+        self._expected = f"Bearer {api_key}".encode()
+        self._fault = fault
+        self._window = window
+        self._connections = connections
 
-    def respond(request: Request, body: bytes | None, now: datetime) -> Answer:
-        try:
-            return handle(request, body, now)
-        except ApiError as error:
-            return Answer(error.status, error.body())
-        except Exception:
-            _log.exception("the rehearsal provider failed at %s %s", request.method, path)
-            return Answer(500, {"errors": [{"message": "internal server error"}]})
-
-    async def endpoint(request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
+        """Read the request, note it, and put its answer on the wire, or cut the connection."""
         started = time.perf_counter()
-        now = provider.clock()
+        now = self._provider.clock()
         try:
             body, received = await _read(request)
         except ClientDisconnect:
             return Response(status_code=400)
-        answer = await run_in_threadpool(respond, request, body, now)
+        answer, fault = await run_in_threadpool(self._respond, request, body, now)
+        is_cut = fault is not None and fault.is_cut
         # An address in a path is replaced by the name of its place.
-        shown = request.url.path if "@" not in request.url.path else path
+        shown = request.url.path if "@" not in request.url.path else self._path
         await run_in_threadpool(
-            provider.history.add,
-            received_at=iso(now),
+            self._provider.history.add,
+            received_at=now,
             method=request.method,
             path=shown,
-            status=answer.status,
+            status=0 if is_cut else answer.status,
+            fault=fault.name if fault is not None else None,
+            body=body or b"",
             body_bytes=received,
             milliseconds=(time.perf_counter() - started) * 1000,
         )
+        if is_cut:
+            return NoAnswer(self._connections, self._provider.faults.settings.hang_seconds)
         headers = dict(answer.headers)
         if answer.content is None:
             return Response(status_code=answer.status, headers=headers)
         return JSONResponse(answer.content, status_code=answer.status, headers=headers)
 
-    return endpoint
+    def _respond(self, request: Request, body: bytes | None, now: datetime) -> tuple[Answer, RequestFault | None]:
+        """Give the answer and the fault that the request met; with a fault that is cut nobody gets the answer."""
+        fault: RequestFault | None = None
+        headers: dict[str, str] = {}
+        try:
+            self._authorise(request)
+            if body is None:
+                raise limits.too_large()
+            if self._window is not None and not self._path.startswith(CONTROLS_PATH):
+                is_within, headers = self._window.enter(f"{request.method} {self._path}", now)
+                if not is_within:
+                    return Answer(429, limits.too_many_requests().body(), headers), None
+            if not self._path.startswith(CONTROLS_PATH):
+                fault = self._provider.faults.of_request(request.method, request.url.path, body, now)
+            if fault is None or fault.is_handled:
+                answer = self._handle(request, body, now)
+                if fault is None:
+                    return Answer(answer.status, answer.content, {**headers, **answer.headers}), None
+        except ApiError as error:
+            return Answer(error.status, error.body(), headers), fault
+        except Exception:
+            _log.exception("the rehearsal provider failed at %s %s", request.method, self._path)
+            return Answer(500, {"errors": [{"message": "internal server error"}]}), fault
+        if fault.name == "too_many_requests":
+            reset = {"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0"}
+            if fault.retry_after is not None:
+                reset |= {"Retry-After": fault.retry_after}
+            return Answer(429, limits.too_many_requests().body(), {**headers, **reset}), fault
+        return Answer(fault.status, {"errors": [{"message": "internal server error"}]}, headers), fault
+
+    def _authorise(self, request: Request) -> None:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._expected):
+            raise limits.unauthorized()
+
+    def _handle(self, request: Request, body: bytes, now: datetime) -> Answer:
+        method = request.method
+        if (answer := self._fault(method, request.url.path)) is not None:
+            return answer
+        if not self._handlers:
+            raise limits.not_found()
+        if method not in self._handlers:
+            raise ApiError(405, Problem("method not allowed"))
+        if body and not request.headers.get("content-type", "").startswith("application/json"):
+            raise ApiError(415, Problem("Content-Type should be application/json."))
+        return self._handlers[method](
+            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now)
+        )
 
 
 async def _read(request: Request) -> tuple[bytes | None, int]:

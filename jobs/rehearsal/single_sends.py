@@ -8,14 +8,14 @@ somebody looks at it. A draft never sends; only PUT .../schedule does.
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.contacts import iso
-from jobs.rehearsal.database import Database
+from jobs.rehearsal.database import Database, id_from
+from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.handlebars import TemplateError, compile_template
 from jobs.rehearsal.limits import ApiError, Problem
 from jobs.rehearsal.suppressions import DROPPING_KINDS, GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES
@@ -53,21 +53,23 @@ _METRICS: Final = (
 class SingleSends:
     """The single sends of one rehearsal provider, and the mails that they became."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, faults: Faults) -> None:
         """Keep single sends in `database`."""
         self._database = database
+        self._faults = faults
 
     # The API's side
 
     def create(self, payload: Any, now: datetime) -> dict[str, Any]:
         """Make a draft; `send_at` in it only pre-fills the form, as at SendGrid."""
         values = self._checked(payload, is_name_required=True)
-        send_id = str(uuid.uuid4())
         at = iso(now)
         with self._database.write() as connection:
+            greatest = connection.execute("SELECT coalesce(max(single_send), 0) FROM single_sends").fetchone()[0]
+            send_id = id_from("single send", values["name"], greatest + 1)
             connection.execute(
                 "INSERT INTO single_sends (id, name, status, categories, send_to, email_config, send_at, created_at, "
-                "updated_at) VALUES (?, ?, 'draft', ?, ?, ?, ?, ?, ?)",
+                "updated_at, created_unix) VALUES (?, ?, 'draft', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     send_id,
                     values["name"],
@@ -77,6 +79,7 @@ class SingleSends:
                     values.get("send_at"),
                     at,
                     at,
+                    now.timestamp(),
                 ),
             )
         return self.get(send_id)
@@ -125,7 +128,14 @@ class SingleSends:
         }
 
     def page(
-        self, *, name: str | None, statuses: tuple[str, ...], categories: tuple[str, ...], offset: int, size: int
+        self,
+        *,
+        name: str | None,
+        statuses: tuple[str, ...],
+        categories: tuple[str, ...],
+        offset: int,
+        size: int,
+        now: datetime,
     ) -> tuple[list[dict[str, Any]], int]:
         """Give one page of the single sends that match, newest first, and the number of all that match.
 
@@ -134,8 +144,8 @@ class SingleSends:
         marks = ",".join("?" * len(statuses))
         rows = self._database.rows(
             f"SELECT * FROM single_sends WHERE status IN ({marks}) AND instr(lower(name), lower(?)) "
-            "ORDER BY single_send DESC",
-            (*statuses, name or ""),
+            "AND created_unix <= ? ORDER BY single_send DESC",
+            (*statuses, name or "", now.timestamp() - self._faults.settings.search_lag_seconds),
         )
         if categories:
             rows = [row for row in rows if not set(categories).isdisjoint(json.loads(row["categories"]))]

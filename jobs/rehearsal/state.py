@@ -3,14 +3,15 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from jobs.rehearsal.audience import ContactLists, FieldDefinitions
+from jobs.rehearsal.clock import Clock
 from jobs.rehearsal.contacts import Contacts
 from jobs.rehearsal.database import Database
+from jobs.rehearsal.faults import Faults, FaultSettings
 from jobs.rehearsal.history import History
 from jobs.rehearsal.single_sends import SingleSends
 from jobs.rehearsal.suppressions import Suppressions
@@ -22,16 +23,19 @@ _log = logging.getLogger(__name__)
 class Rehearsal:
     """The parts of one provider, over one SQLite file and the history beside it."""
 
-    def __init__(self, path: Path, *, job_lag_seconds: float, clock: Callable[[], datetime]) -> None:
-        """Open or make the state at `path`; `clock` gives the instant, in UTC."""
-        self.clock = clock
+    def __init__(
+        self, path: Path, *, job_lag_seconds: float, clock: Clock | None = None, faults: FaultSettings | None = None
+    ) -> None:
+        """Open or make the state at `path`."""
+        self.clock = clock or Clock()
         self.database = Database(path)
         self.history = History(path.with_name(path.name + "-history"))
+        self.faults = Faults(faults)
         self.fields = FieldDefinitions(self.database)
-        self.lists = ContactLists(self.database)
-        self.contacts = Contacts(self.database, job_lag_seconds=job_lag_seconds)
+        self.lists = ContactLists(self.database, self.faults)
+        self.contacts = Contacts(self.database, self.faults, job_lag_seconds=job_lag_seconds)
         self.suppressions = Suppressions(self.database)
-        self.single_sends = SingleSends(self.database)
+        self.single_sends = SingleSends(self.database, self.faults)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._worker = threading.Thread(target=self._work, name="rehearsal-worker", daemon=True)

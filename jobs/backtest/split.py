@@ -16,8 +16,12 @@ from pandas.util import hash_array
 from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths, list_column
+from jobs.profiles.mails import nothing_mailed
 from jobs.profiles.pairs import Pairs, pairs_of_profiles
+from jobs.ranking.csr_rows import ones_like
 from jobs.ranking.interactions import DAY, Interest, in_order, user_order
+from jobs.ranking.item_facts import NO_KIND
+from jobs.ranking.rules import exclusion_matrix, exclusions
 from schemas.campaign import Campaign
 from schemas.tables import PROFILES
 
@@ -113,8 +117,11 @@ def serving_side(pairs: Pairs, campaign: Campaign, now: int, items: int) -> tupl
     weights = np.array(rules.weights_by_type())
     interest = pairs.interest(weights, rules.half_life_days, now)
     recent = pairs.newest(interest > 0, rules.items, weights)
-    ones = np.ones(len(interest), np.float32)
-    return pairs.matrix(recent, interest, items), pairs.matrix(pairs.is_excluded(campaign.exclude, now), ones, items)
+    # Mails and twins are of the night, not of what a model has to predict.
+    found = exclusions(pairs, nothing_mailed(), campaign.exclude, now)
+    excluded = exclusion_matrix(found, np.full(items, NO_KIND, np.int32), pairs.users, 0)
+    excluded.sum_duplicates()
+    return pairs.matrix(recent, interest, items), ones_like(excluded, items)
 
 
 def _test_users(parts: list[_Parts], limit: int) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:

@@ -92,6 +92,15 @@ EVENTS: Final = Table(
     ),
 )
 
+RECENT_EVENTS: Final = Table(
+    name="recent_events",
+    grain="one row per thing a user did after the date, up to the moment before the push",
+    key=EVENTS.key,
+    bucketed=True,
+    per_campaign=True,
+    schema=EVENTS.schema,
+)
+
 CATALOG: Final = Table(
     name="catalog",
     grain="one row per item that the shop knows on that day",
@@ -393,7 +402,7 @@ TABLES: Final = {
     table.name: table
     for table in (
         EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, HYBRID_FEATURES,
-        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS,
-        FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
+        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, RECENT_EVENTS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS,
+        MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

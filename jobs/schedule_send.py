@@ -66,7 +66,7 @@ def _choose(delivery: Delivery, calls: ProviderCalls) -> str:
     recipients = calls.repeat(lambda: provider.list_size(list_id))
     if recipients == 0:
         raise EmptyPartitionError(f"the list {name!r} at the provider is empty; nothing was sent. Look at the push")
-    template = load_template(date)
+    template = load_template(date, settings.mail.field_prefix)
     group = calls.repeat(lambda: provider.ensure_suppression_group(settings.mail.suppression_group))
 
     def find_or_create() -> SingleSend:

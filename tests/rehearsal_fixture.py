@@ -57,7 +57,7 @@ class RehearsalServer:
     def wait_until_idle(self, timeout_seconds: float = 10.0) -> None:
         """Return when no import is pending and no single send is due."""
         deadline = time.monotonic() + timeout_seconds
-        while self.provider.contacts.pending_jobs() or self._has_due_send():
+        while self.provider.imports.pending() or self._has_due_send():
             assert time.monotonic() < deadline, "the rehearsal provider is still busy"
             time.sleep(0.005)
 

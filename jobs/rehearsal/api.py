@@ -1,13 +1,11 @@
 """The part of SendGrid's v3 API that ryml uses: one handler per operation, each a few lines."""
 
-import hashlib
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.calls import Answer, Call, Handler
 from jobs.rehearsal.controls import Controls
-from jobs.rehearsal.intake import read_upsert
 from jobs.rehearsal.single_sends import STATUSES
 from jobs.rehearsal.state import Rehearsal
 from jobs.rehearsal.suppressions import GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES, LISTED_KINDS
@@ -62,9 +60,8 @@ class _Api:
     def upsert(self, call: Call) -> Answer:
         if len(call.body) > limits.REQUEST_BYTES:
             raise limits.too_large()
-        intake = read_upsert(call.json(), self._provider.fields.types())
-        digest = hashlib.blake2b(call.body, digest_size=16).hexdigest()
-        job_id = self._provider.contacts.queue(intake, call.now, digest)
+        imports = self._provider.imports
+        job_id = imports.queue(imports.read(call.body, self._provider.fields.types()), call.now, call.digest)
         self._provider.wake()
         return Answer(202, {"job_id": job_id})
 
@@ -76,7 +73,7 @@ class _Api:
         def errors_url(job_id: str) -> str:
             return call.host + ERRORS_PATH.format(job_id=job_id)
 
-        return Answer(200, self._provider.contacts.job_status(call.path["id"], errors_url))
+        return Answer(200, self._provider.imports.status(call.path["id"], errors_url))
 
     def search_emails(self, call: Call) -> Answer:
         addresses = _strings(call.json(), "emails")

@@ -102,7 +102,7 @@ class Mailbox:
                 "contacts": self._provider.contacts.count(),
                 "mails": int(self._value("SELECT coalesce(sum(delivered), 0) FROM single_sends")),
                 "sends": int(self._value("SELECT count(*) FROM single_sends WHERE status = 'triggered'")),
-                "imports": self._provider.contacts.pending_jobs(),
+                "imports": self._provider.imports.pending(),
             },
             mails=[self._mail(row, host) for row in shown],
             has_more=len(rows) > MAILS_PER_PAGE,
@@ -190,7 +190,7 @@ class Mailbox:
     def _mail(self, row: sqlite3.Row, host: str) -> Mail:
         config = json.loads(row["email_config"])
         names = self._provider.fields.names()
-        fields = {names[field]: value for field, value in json.loads(row["fields"]).items()}
+        fields = {names[field]: value for field, value in self._provider.contacts.fields(row).items()}
         data = {**json.loads(row["profile"]), "email": row["email"], **fields}
         link = config["custom_unsubscribe_url"] or f"{host}/unsubscribe/{row['mail']}"
         values = {**SENDER, **data, "unsubscribe": link, "unsubscribe_preferences": link}
@@ -208,6 +208,6 @@ class Mailbox:
 
 
 _MAILS: Final = (
-    "SELECT m.mail, m.email, m.profile, m.fields, m.sent_at, s.name, s.id AS send_id, s.email_config "
-    "FROM mails AS m JOIN single_sends AS s ON s.single_send = m.single_send"
+    "SELECT m.mail, m.email, m.profile, m.fields, m.body, m.position, m.sent_at, "
+    "s.name, s.id AS send_id, s.email_config FROM mails AS m JOIN single_sends AS s ON s.single_send = m.single_send"
 )

@@ -1,5 +1,6 @@
 """The HTTP side of the rehearsal provider: who may ask, what is noted, and how an answer is put on the wire."""
 
+import hashlib
 import hmac
 import logging
 import time
@@ -127,7 +128,8 @@ class _Endpoint:
             body, received = await _read(request)
         except ClientDisconnect:
             return Response(status_code=400)
-        answer, fault = await run_in_threadpool(self._respond, request, body, now)
+        digest = await run_in_threadpool(_digest, body)
+        answer, fault = await run_in_threadpool(self._respond, request, body, digest, now)
         is_cut = fault is not None and fault.is_cut
         # An address in a path is replaced by the name of its place.
         shown = request.url.path if "@" not in request.url.path else self._path
@@ -138,7 +140,7 @@ class _Endpoint:
             path=shown,
             status=0 if is_cut else answer.status,
             fault=fault.name if fault is not None else None,
-            body=body or b"",
+            digest=digest,
             body_bytes=received,
             milliseconds=(time.perf_counter() - started) * 1000,
         )
@@ -149,7 +151,9 @@ class _Endpoint:
             return Response(status_code=answer.status, headers=headers)
         return JSONResponse(answer.content, status_code=answer.status, headers=headers)
 
-    def _respond(self, request: Request, body: bytes | None, now: datetime) -> tuple[Answer, RequestFault | None]:
+    def _respond(
+        self, request: Request, body: bytes | None, digest: str, now: datetime
+    ) -> tuple[Answer, RequestFault | None]:
         """Give the answer and the fault that the request met; with a fault that is cut nobody gets the answer."""
         fault: RequestFault | None = None
         headers: dict[str, str] = {}
@@ -162,9 +166,9 @@ class _Endpoint:
                 if not is_within:
                     return Answer(429, limits.too_many_requests().body(), headers), None
             if not self._path.startswith(CONTROLS_PATH):
-                fault = self._provider.faults.of_request(request.method, request.url.path, body, now)
+                fault = self._provider.faults.of_request(request.method, request.url.path, digest, now)
             if fault is None or fault.is_handled:
-                answer = self._handle(request, body, now)
+                answer = self._handle(request, body, digest, now)
                 if fault is None:
                     return Answer(answer.status, answer.content, {**headers, **answer.headers}), None
         except ApiError as error:
@@ -183,7 +187,7 @@ class _Endpoint:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._expected):
             raise limits.unauthorized()
 
-    def _handle(self, request: Request, body: bytes, now: datetime) -> Answer:
+    def _handle(self, request: Request, body: bytes, digest: str, now: datetime) -> Answer:
         method = request.method
         if (answer := self._fault(method, request.url.path)) is not None:
             return answer
@@ -194,7 +198,7 @@ class _Endpoint:
         if body and not request.headers.get("content-type", "").startswith("application/json"):
             raise ApiError(415, Problem("Content-Type should be application/json."))
         return self._handlers[method](
-            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now)
+            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now, digest)
         )
 
 
@@ -207,6 +211,10 @@ async def _read(request: Request) -> tuple[bytes | None, int]:
         if size <= limits.READ_BYTES:
             parts.append(part)
     return (b"".join(parts) if size <= limits.READ_BYTES else None), size
+
+
+def _digest(body: bytes | None) -> str:
+    return hashlib.sha256(body).hexdigest() if body else ""
 
 
 def _host(request: Request) -> str:
@@ -283,7 +291,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
 
     def import_errors(request: Request) -> Response:
         try:
-            return Response(provider.contacts.job_errors_csv(request.path_params["job_id"]), media_type="text/csv")
+            return Response(provider.imports.errors_csv(request.path_params["job_id"]), media_type="text/csv")
         except ApiError as error:
             return PlainTextResponse(error.problems[0].message, status_code=error.status)
 
@@ -296,7 +304,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         return JSONResponse(provider.history.page(after=after, limit=limit))
 
     def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "pending_jobs": provider.contacts.pending_jobs()})
+        return JSONResponse({"status": "ok", "pending_jobs": provider.imports.pending()})
 
     def home(request: Request) -> Response:
         return RedirectResponse("/mailbox")

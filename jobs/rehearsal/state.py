@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from jobs.rehearsal.audience import ContactLists, FieldDefinitions
+from jobs.rehearsal.behaviour import Behaviour
+from jobs.rehearsal.bodies import Bodies
 from jobs.rehearsal.clock import Clock
 from jobs.rehearsal.contacts import Contacts
 from jobs.rehearsal.database import Database
 from jobs.rehearsal.faults import Faults, FaultSettings
 from jobs.rehearsal.history import History
+from jobs.rehearsal.import_jobs import ImportJobs
 from jobs.rehearsal.single_sends import SingleSends
 from jobs.rehearsal.suppressions import Suppressions
 
@@ -31,9 +34,18 @@ class Rehearsal:
         self.database = Database(path)
         self.history = History(path.with_name(path.name + "-history"))
         self.faults = Faults(faults)
+        self.behaviour = Behaviour()
         self.fields = FieldDefinitions(self.database)
         self.lists = ContactLists(self.database, self.faults)
-        self.contacts = Contacts(self.database, self.faults, job_lag_seconds=job_lag_seconds)
+        self.bodies = Bodies(self.database)
+        self.contacts = Contacts(self.database, self.bodies, self.faults)
+        self.imports = ImportJobs(
+            self.database,
+            self.bodies,
+            self.faults,
+            job_lag_seconds=job_lag_seconds,
+            behaviour=lambda: self.behaviour,
+        )
         self.suppressions = Suppressions(self.database)
         self.single_sends = SingleSends(self.database, self.faults)
         self._wake = threading.Event()
@@ -67,7 +79,7 @@ class Rehearsal:
         now = self.clock()
         if self._is_due(self.single_sends.next_due_at(), now) and self.single_sends.trigger_next(now):
             return True
-        if self._is_due(self.contacts.next_due_at(), now) and self.contacts.apply_next(now):
+        if self._is_due(self.imports.next_due_at(), now) and self.imports.apply_next(now):
             return True
         return self.lists.purge_step()
 
@@ -84,7 +96,7 @@ class Rehearsal:
 
     def _pause_seconds(self) -> float:
         now = self.clock().timestamp()
-        due_at = [at for at in (self.single_sends.next_due_at(), self.contacts.next_due_at()) if at is not None]
+        due_at = [at for at in (self.single_sends.next_due_at(), self.imports.next_due_at()) if at is not None]
         return max(0.001, min([IDLE_SECONDS, *(at - now for at in due_at)]))
 
     @staticmethod

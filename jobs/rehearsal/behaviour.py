@@ -8,6 +8,18 @@ Clearing = Literal["null_refused", "null_clears", "empty_ignored"]
 CLEARING: Final[tuple[Clearing, ...]] = ("null_refused", "null_clears", "empty_ignored")
 
 
+class Readers(BaseModel):
+    """Shares of the mails with which their readers do something."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bounce: Annotated[float, Field(ge=0, le=1)] = 0
+    open: Annotated[float, Field(ge=0, le=1)] = 0
+    click: Annotated[float, Field(ge=0, le=1)] = 0
+    unsubscribe: Annotated[float, Field(ge=0, le=1)] = 0
+    spam_report: Annotated[float, Field(ge=0, le=1)] = 0
+
+
 class Behaviour(BaseModel):
     """Settings of a provider that are no faults."""
 
@@ -24,3 +36,4 @@ class Behaviour(BaseModel):
     rate_limit_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     username: str = Field("rehearsal", description="of the account that the key belongs to")
     user_id: int = 1
+    readers: Readers = Readers()

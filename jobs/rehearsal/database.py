@@ -49,10 +49,10 @@ CREATE TABLE memberships (list INTEGER NOT NULL, contact INTEGER NOT NULL, PRIMA
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, lists TEXT NOT NULL,
     requested INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0, updated INTEGER NOT NULL DEFAULT 0,
-    errored INTEGER NOT NULL DEFAULT 0, accepted_at TEXT NOT NULL, due_at REAL NOT NULL, finished_at TEXT,
+    errored INTEGER NOT NULL DEFAULT 0, accepted_at REAL NOT NULL, due_at REAL NOT NULL, finished_at TEXT,
     digest TEXT NOT NULL, fault TEXT, job_type TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
     -- What an upsert of plain contacts, a deletion, or the import of a file (and how far it is) works on.
-    body INTEGER, targets TEXT, mappings TEXT, done INTEGER NOT NULL DEFAULT 0
+    body INTEGER, targets TEXT, mappings TEXT, upload_token TEXT UNIQUE, done INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_by_digest ON jobs (digest);
 CREATE INDEX jobs_pending ON jobs (due_at, job) WHERE status = 'pending';
@@ -86,10 +86,40 @@ CREATE INDEX single_sends_scheduled ON single_sends (due_at) WHERE status = 'sch
 -- One row per recipient of a triggered single send, with the contact as it was at that instant. The mails of a
 -- single send have consecutive numbers from its `first_mail` on.
 CREATE TABLE mails (
-    mail INTEGER PRIMARY KEY, single_send INTEGER NOT NULL, contact INTEGER NOT NULL, email TEXT NOT NULL,
+    mail INTEGER PRIMARY KEY, single_send INTEGER, contact INTEGER, email TEXT NOT NULL,
     profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, sent_at TEXT NOT NULL,
-    UNIQUE (email, single_send)
+    message INTEGER, personalization INTEGER, UNIQUE (email, single_send)
 );
+CREATE TABLE erasures (
+    erasure INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, asked_at REAL NOT NULL, due_at REAL NOT NULL, targets TEXT
+);
+-- Mail Send: each request is one message, and each of its recipients one of the mails above.
+CREATE TABLE batches (id TEXT PRIMARY KEY, status TEXT) WITHOUT ROWID;
+CREATE TABLE messages (
+    message INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, batch_id TEXT, status TEXT NOT NULL, due_at REAL NOT NULL,
+    size INTEGER NOT NULL, content BLOB NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (due_at) WHERE status = 'waiting';
+CREATE TABLE templates (
+    template INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, generation TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE TABLE template_versions (
+    version INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, template INTEGER NOT NULL, name TEXT NOT NULL,
+    subject TEXT NOT NULL, html_content TEXT NOT NULL, plain_content TEXT NOT NULL, is_active INTEGER NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE TABLE webhooks (
+    webhook INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, private_key BLOB,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL
+);
+-- What is still to be posted to a webhook; `content` is the event as JSON.
+CREATE TABLE events (
+    event INTEGER PRIMARY KEY, webhook INTEGER NOT NULL, email TEXT NOT NULL, content TEXT NOT NULL,
+    due_at REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX events_due ON events (due_at);
+CREATE INDEX events_by_email ON events (email);
 """
 
 

@@ -18,9 +18,11 @@ from jobs.rehearsal import limits
 from jobs.rehearsal.behaviour import Behaviour
 from jobs.rehearsal.bodies import Bodies, PlainIntake, PlainReader, pack, unpack
 from jobs.rehearsal.contacts import contact_number, iso
+from jobs.rehearsal.csv_files import CsvFiles
 from jobs.rehearsal.database import Database, id_from
 from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.intake import Intake, RowError, parse_json, read_upsert
+from jobs.rehearsal.limits import ApiError
 from jobs.rehearsal.merge_contacts import IDENTIFIERS, Merged, merge_plain, merge_rows, store_errors
 
 _FAULT: Final = "the contact could not be processed at this time"
@@ -40,8 +42,10 @@ class ImportJobs:
         *,
         job_lag_seconds: float,
         behaviour: Callable[[], Behaviour],
+        files: CsvFiles,
     ) -> None:
         """Keep jobs in `database`; one is applied `job_lag_seconds` after its request, never before."""
+        self._files = files
         self._database = database
         self._bodies = bodies
         self._faults = faults
@@ -116,7 +120,7 @@ class ImportJobs:
                 status,
                 json.dumps(list(lists)),
                 requested,
-                iso(now),
+                now.timestamp(),
                 now.timestamp() + fate.lag_seconds,
                 digest,
                 fate.fault,
@@ -143,7 +147,7 @@ class ImportJobs:
             "status": _SHOWN.get(job["status"], job["status"]),
             "job_type": job["job_type"],
             "results": results,
-            "started_at": job["accepted_at"],
+            "started_at": iso(job["accepted_at"]),
         }
         return answer if job["finished_at"] is None else {**answer, "finished_at": job["finished_at"]}
 
@@ -183,10 +187,12 @@ class ImportJobs:
             ).fetchone()
             if job is None:
                 return False
-            if job["fault"] == "lost":
-                self._finish(connection, job, "lost", Merged(0, 0), now)
-            elif job["fault"] == "failed":
-                self._finish(connection, job, "failed", Merged(0, 0), now, errored=job["requested"])
+            if job["fault"] in ("lost", "failed"):
+                errored = job["requested"] if job["fault"] == "failed" else 0
+                self._finish(connection, job, job["fault"], Merged(0, 0), now, errored=errored)
+                self._files.remove(job)
+            elif job["mappings"] is not None:
+                self._read_file(connection, job, now)
             elif job["job_type"] == "delete":
                 self._delete(connection, job, now)
             else:
@@ -197,15 +203,9 @@ class ImportJobs:
         lists = self._kept_lists(connection, job)
         connection.execute("SAVEPOINT before_merge")
         if job["body"] is not None:
-            merged = self._merge_body(connection, job, lists, now)
+            merged = self._merge_body(connection, job, job["body"], json.loads(job["targets"]), lists, now)
         else:
-            if job["fault"] == "errored":
-                rows = connection.execute(
-                    f"SELECT position, coalesce({IDENTIFIERS}) AS named FROM incoming WHERE job = ?", (job["job"],)
-                ).fetchall()
-                out = self._left_out(job["id"], [row["position"] for row in rows])
-                self._note_left_out(connection, job["job"], [(row[0], row[1]) for row in rows if row[0] in out])
-            merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+            merged = self._merge_rows(connection, job, lists, now)
         limit = self._behaviour().contact_limit
         if limit is not None and merged.created and self._count(connection) > limit:
             connection.execute("ROLLBACK TO before_merge")
@@ -213,32 +213,100 @@ class ImportJobs:
             self._finish(connection, job, "failed", Merged(0, 0), now, errored=job["requested"])
             return
         connection.execute("RELEASE before_merge")
+        self._note_sizes(connection, lists, now)
+        self._finish_by_errors(connection, job, merged, now)
+
+    def _read_file(self, connection: sqlite3.Connection, job: sqlite3.Row, now: datetime) -> None:
+        """Merge the next rows of a file; the job ends with the file."""
+        lists = self._kept_lists(connection, job)
+        types = {row["id"]: row["field_type"] for row in connection.execute("SELECT * FROM field_definitions")}
+        try:
+            step = self._files.read_step(job, types)
+        except ApiError as error:
+            store_errors(connection, job["job"], [RowError(-1, "", error.problems[0].message)])
+            self._finish(connection, job, "failed", Merged(0, 0), now, errored=job["requested"])
+            self._files.remove(job)
+            return
+        first = job["done"]
+        errors, merged = list(step.errors), Merged(0, 0)
+        for body, positions in step.bodies:
+            try:
+                intake = self.read(body, types)
+            except ApiError as error:  # a contact that an upsert would have been refused for
+                errors.append(RowError(first + positions[0], "", error.problems[0].message))
+                continue
+            if isinstance(intake, PlainIntake):
+                number = _store_body(connection, intake, pack(intake.body))
+                part = self._merge_body(connection, job, number, intake.emails, lists, now, first=first)
+            else:
+                _store_rows(connection, job["job"], intake.moved(first, positions))
+                part = self._merge_rows(connection, job, lists, now)
+            merged = Merged(merged.created + part.created, merged.updated + part.updated)
+        store_errors(connection, job["job"], errors)
+        self._note_sizes(connection, lists, now)
+        connection.execute(
+            "UPDATE jobs SET done = done + ?, requested = requested + ?, created = created + ?, updated = updated + ? "
+            "WHERE job = ?",
+            (step.rows, step.rows, merged.created, merged.updated, job["job"]),
+        )
+        if step.is_last:
+            self._finish_by_errors(connection, job, Merged(0, 0), now)
+            self._files.remove(job)
+
+    def _finish_by_errors(
+        self, connection: sqlite3.Connection, job: sqlite3.Row, merged: Merged, now: datetime
+    ) -> None:
         errors = "SELECT count(*) FROM job_errors WHERE job = ?"
         errored = connection.execute(errors, (job["job"],)).fetchone()[0]
-        touched = merged.created + merged.updated
+        before = connection.execute("SELECT created + updated FROM jobs WHERE job = ?", (job["job"],)).fetchone()[0]
+        touched = before + merged.created + merged.updated
         status = "completed" if not errored else "errored" if touched else "failed"
-        self._note_sizes(connection, lists, now)
         self._finish(connection, job, status, merged, now, errored=errored)
 
-    def _merge_body(
+    def _merge_rows(
         self, connection: sqlite3.Connection, job: sqlite3.Row, lists: Sequence[int], now: datetime
     ) -> Merged:
-        stored = connection.execute("SELECT size, content FROM bodies WHERE body = ?", (job["body"],)).fetchone()
-        types = {row["id"]: row["field_type"] for row in connection.execute("SELECT * FROM field_definitions")}
-        body = unpack(stored["content"], stored["size"])
-        emails: list[str | None] = list(json.loads(job["targets"]))
+        """Merge what the job has in `incoming`, which is empty then."""
         if job["fault"] == "errored":
-            out = self._left_out(job["id"], range(len(emails)))
-            self._note_left_out(connection, job["job"], [(position, emails[position] or "") for position in out])
+            rows = connection.execute(
+                f"SELECT position, coalesce({IDENTIFIERS}) AS named FROM incoming WHERE job = ?", (job["job"],)
+            ).fetchall()
+            out = self._left_out(job["id"], [row["position"] for row in rows])
+            self._note_left_out(connection, job["job"], [(row[0], row[1]) for row in rows if row[0] in out])
+        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+        connection.execute("DELETE FROM incoming WHERE job = ?", (job["job"],))
+        return merged
+
+    def _merge_body(
+        self,
+        connection: sqlite3.Connection,
+        job: sqlite3.Row,
+        body: int,
+        addresses: Sequence[str],
+        lists: Sequence[int],
+        now: datetime,
+        *,
+        first: int = 0,
+    ) -> Merged:
+        """Merge a stored body, whose contacts are the job's from the position `first` on."""
+        emails: list[str | None] = list(addresses)
+        if job["fault"] == "errored":
+            out = self._left_out(job["id"], range(first, first + len(emails)))
+            self._note_left_out(connection, job["job"], [(at, addresses[at - first]) for at in sorted(out)])
             for position in out:
-                emails[position] = None
-        merged = merge_plain(connection, job["body"], emails, lists, now.timestamp())
+                emails[position - first] = None
+        merged = merge_plain(connection, body, emails, lists, now.timestamp())
         if merged is not None:
             return merged
-        intake = read_upsert(parse_json(body), types, self._behaviour().clearing)
+        stored = connection.execute("SELECT size, content FROM bodies WHERE body = ?", (body,)).fetchone()
+        types = {row["id"]: row["field_type"] for row in connection.execute("SELECT * FROM field_definitions")}
+        content = parse_json(unpack(stored["content"], stored["size"]))
+        intake = read_upsert(content, types, self._behaviour().clearing)
         kept = tuple(row for row in intake.rows if emails[row.position] is not None)
-        _store_rows(connection, job["job"], Intake((), kept, ()))
-        return merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+        _store_rows(connection, job["job"], Intake((), kept, ()).moved(first, range(len(emails))))
+        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+        connection.execute("DELETE FROM incoming WHERE job = ?", (job["job"],))
+        return merged
 
     def _left_out(self, job_id: str, positions: Sequence[int]) -> set[int]:
         """Choose the contacts that an errored job does not store, at least one."""

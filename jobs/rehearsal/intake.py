@@ -9,8 +9,8 @@ the job (n8n#3058). That an over-long text and an invalid address are found by t
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +58,12 @@ class Intake:
     def requested(self) -> int:
         """Count the contacts of the request."""
         return len(self.rows) + len(self.errors)
+
+    def moved(self, first: int, positions: Sequence[int]) -> "Intake":
+        """Count the contacts from `first` on: the n-th of the request is the positions[n]-th there."""
+        rows = tuple(row._replace(position=first + positions[row.position]) for row in self.rows)
+        errors = tuple(replace(error, position=first + positions[error.position]) for error in self.errors)
+        return Intake(self.list_ids, rows, errors)
 
 
 def parse_json(body: bytes) -> Any:

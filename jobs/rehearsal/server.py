@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import logging
+import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,11 +21,15 @@ from starlette.routing import Route
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.api import ERRORS_PATH, routes
+from jobs.rehearsal.behaviour import Behaviour
 from jobs.rehearsal.calls import Answer, Call, Handler
 from jobs.rehearsal.connections import Connections, NoAnswer
+from jobs.rehearsal.csv_files import FILE_BYTES
+from jobs.rehearsal.csv_imports import UPLOAD_PATH
 from jobs.rehearsal.faults import RequestFault
 from jobs.rehearsal.history import REQUESTS_PER_PAGE
 from jobs.rehearsal.limits import ApiError, Problem
+from jobs.rehearsal.mail_api import no_credits
 from jobs.rehearsal.mailbox_pages import PAGE_POLICY, Mailbox, mail_policy
 from jobs.rehearsal.pictures import ID_CHARACTERS, picture
 from jobs.rehearsal.state import Rehearsal
@@ -32,6 +38,12 @@ from jobs.rehearsal.state import Rehearsal
 # sends that name as the host, and gets nothing.
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost")
 CONTROLS_PATH: Final = "/_rehearsal/"  # no limits and no faults: what sets them must get through
+COSTS_CREDITS: Final = (
+    "POST /v3/mail/send",
+    "PUT /v3/marketing/contacts",
+    "PUT /v3/marketing/contacts/imports",
+    "PUT /v3/marketing/singlesends/{id}/schedule",
+)
 _log = logging.getLogger(__name__)
 
 Fault = Callable[[str, str], Answer | None]
@@ -44,26 +56,26 @@ def no_fault(method: str, path: str) -> Answer | None:
 
 
 class RateWindow:
-    """Counts requests per endpoint and minute, as SendGrid's X-RateLimit headers describe it."""
+    """Counts requests per endpoint and window of the clock, as SendGrid's X-RateLimit headers describe it."""
 
-    def __init__(self, limit_per_minute: int) -> None:
-        """Allow `limit_per_minute` requests to each endpoint in each minute of the clock."""
-        self._limit = limit_per_minute
-        self._minute = 0
+    def __init__(self) -> None:
+        self._window = (0, 0.0)
         self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
 
-    def enter(self, endpoint: str, now: datetime) -> tuple[bool, dict[str, str]]:
-        """Count a request; say whether it is within the limit, and give the headers of its answer."""
-        minute = int(now.timestamp()) // 60
-        if minute != self._minute:
-            self._minute, self._counts = minute, {}
-        count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
+    def enter(self, endpoint: str, now: datetime, limit: int, seconds: float) -> tuple[bool, dict[str, str]]:
+        """Count a request; say whether it is among the `limit` first ones, and give the headers of its answer."""
+        number = int(now.timestamp() // seconds)
+        with self._lock:
+            if (number, seconds) != self._window:
+                self._window, self._counts = (number, seconds), {}
+            count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
         headers = {
-            "X-RateLimit-Limit": str(self._limit),
-            "X-RateLimit-Remaining": str(max(0, self._limit - count)),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(max(0, limit - count)),
+            "X-RateLimit-Reset": str(math.ceil((number + 1) * seconds)),
         }
-        return count <= self._limit, headers
+        return count <= limit, headers
 
 
 def create_app(
@@ -82,7 +94,9 @@ def create_app(
         finally:
             await run_in_threadpool(provider.stop)
 
-    window = RateWindow(limit_per_minute) if limit_per_minute else None
+    if limit_per_minute:
+        provider.behaviour = Behaviour(rate_limit_requests=limit_per_minute)
+    window = RateWindow()
     connections = Connections()
 
     def endpoint(path: str, handlers: Mapping[str, Handler]) -> Callable[[Request], object]:
@@ -109,7 +123,7 @@ class _Endpoint:
         handlers: Mapping[str, Handler],
         api_key: str,
         fault: Fault,
-        window: RateWindow | None,
+        window: RateWindow,
         connections: Connections,
     ) -> None:
         self._provider = provider
@@ -161,11 +175,14 @@ class _Endpoint:
             self._authorise(request)
             if body is None:
                 raise limits.too_large()
-            if self._window is not None and not self._path.startswith(CONTROLS_PATH):
-                is_within, headers = self._window.enter(f"{request.method} {self._path}", now)
-                if not is_within:
-                    return Answer(429, limits.too_many_requests().body(), headers), None
             if not self._path.startswith(CONTROLS_PATH):
+                behaviour, endpoint = self._provider.behaviour, f"{request.method} {self._path}"
+                if (limit := behaviour.rate_limit_requests) is not None:
+                    is_within, headers = self._window.enter(endpoint, now, limit, behaviour.rate_limit_seconds)
+                    if not is_within:
+                        return Answer(429, limits.too_many_requests().body(), headers), None
+                if not behaviour.has_credits and endpoint in COSTS_CREDITS:
+                    raise no_credits()
                 fault = self._provider.faults.of_request(request.method, request.url.path, digest, now)
             if fault is None or fault.is_handled:
                 answer = self._handle(request, body, digest, now)
@@ -295,6 +312,33 @@ def _pages(provider: Rehearsal) -> list[Route]:
         except ApiError as error:
             return PlainTextResponse(error.problems[0].message, status_code=error.status)
 
+    async def upload(request: Request) -> Response:
+        """Take a file, of any size that is allowed, onto the disk."""
+        token, now = request.path_params["token"], provider.clock()
+        received, status, message = 0, 200, ""
+        try:
+            path = await run_in_threadpool(provider.csv_imports.upload_path, token, request.headers)
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                async for part in request.stream():
+                    received += len(part)
+                    if received <= FILE_BYTES:
+                        file.write(part)
+            if received > FILE_BYTES:
+                raise limits.bad_request("EntityTooLarge")
+            partial.rename(path)
+            await run_in_threadpool(provider.csv_imports.uploaded, token, now)
+            provider.wake()
+        except ApiError as error:
+            status, message = error.status, error.problems[0].message
+        except ClientDisconnect:
+            return Response(status_code=400)
+        await run_in_threadpool(
+            provider.history.add, received_at=now, method="PUT", path=UPLOAD_PATH, status=status, fault=None,
+            digest="", body_bytes=received, milliseconds=0,
+        )  # fmt: skip
+        return PlainTextResponse(message, status_code=status)
+
     def history(request: Request) -> Response:
         try:
             after = limits.whole_number(request.query_params.get("after"), field="after", default=0)
@@ -318,6 +362,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         Route("/unsubscribe/{mail:int}", unsubscribe, methods=["GET", "POST"]),
         Route("/images/{item:path}.svg", image),
         Route(ERRORS_PATH, import_errors),
+        Route(UPLOAD_PATH, upload, methods=["PUT"]),
         Route("/history", history),
         Route("/health", health),
     ]

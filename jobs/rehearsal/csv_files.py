@@ -114,7 +114,8 @@ class CsvFiles:
 def _bodies(contacts: Sequence[dict[str, Any]], positions: Sequence[int]) -> list[tuple[bytes, Sequence[int]]]:
     """Put contacts that an upsert takes together into one body, and the others into one each, to be refused alone."""
     good = [n for n, contact in enumerate(contacts) if _is_acceptable(contact)]
-    bodies = [(msgspec.json.encode({"contacts": [contacts[n] for n in good]}), [positions[n] for n in good])]
+    together = msgspec.json.encode({"contacts": [contacts[n] for n in good]})
+    bodies: list[tuple[bytes, Sequence[int]]] = [(together, [positions[n] for n in good])]
     rest = sorted(set(range(len(contacts))) - set(good))
     bodies += [(msgspec.json.encode({"contacts": [contacts[n]]}), [positions[n]]) for n in rest]
     return bodies if good else bodies[1:]

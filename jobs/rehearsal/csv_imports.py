@@ -17,9 +17,8 @@ from jobs.rehearsal.import_jobs import ImportJobs
 from jobs.rehearsal.limits import ApiError, Problem
 
 UPLOAD_PATH: Final = "/_uploads/{token}"
-UPLOAD_HEADERS: Final = {
-    "x-amz-server-side-encryption": "aws:kms"
-}  # seen in an answer of SendGrid's, sendgrid-java#692
+# Seen in an answer of SendGrid's (sendgrid-java#692).
+UPLOAD_HEADERS: Final = {"x-amz-server-side-encryption": "aws:kms"}
 
 
 class CsvImports:

@@ -4,7 +4,7 @@ Readers do nothing unless the behaviour says so; who does what is decided by has
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -21,15 +21,18 @@ _USER_AGENT: Final = "Mozilla/5.0 (rehearsal)"
 class SentMail(Protocol):
     """What this module needs to know of a mail."""
 
-    number: int
-    address: str
-    html: str
-    group: int
-    unsubscribe_url: str
-
     @property
-    def event_fields(self) -> dict[str, Any]:
-        """Give what all events of the mail carry."""
+    def number(self) -> int: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def html(self) -> str: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def unsubscribe_url(self) -> str: ...
+    @property
+    def event_fields(self) -> Mapping[str, Any]: ...
 
 
 class MailEvents:
@@ -63,7 +66,10 @@ class MailEvents:
 
     def _of_mail(self, mail: SentMail, now: datetime) -> list[dict[str, Any]]:
         at = int(now.timestamp())
-        readers, does = self._readers(), lambda what, rate: self._faults.share("reader", what, mail.number) < rate
+        readers = self._readers()
+
+        def does(what: str, rate: float) -> bool:
+            return self._faults.share("reader", what, mail.number) < rate
 
         def event(name: str, seconds: int, **more: Any) -> dict[str, Any]:
             key = id_from(mail.number, mail.address, name, *more.values())

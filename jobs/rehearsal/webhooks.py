@@ -173,7 +173,8 @@ class Webhooks:
             "SELECT * FROM events WHERE webhook = ? AND due_at <= ? ORDER BY due_at, event LIMIT ?",
             (first["webhook"], at, EVENTS_PER_BATCH),
         )
-        size, batch = 0, []
+        size = 0
+        batch: list[sqlite3.Row] = []
         for row in rows:
             size += len(row["content"]) + 1
             if batch and size > BATCH_BYTES:

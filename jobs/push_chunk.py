@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 from jobs.command_line import run
 from jobs.delivery.addresses import UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
+from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.engine import Pusher
 from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
-from jobs.delivery.payload import render_contacts, slot_fragments
+from jobs.delivery.payload import item_values, render_contacts, render_stamps, slot_fragments
 from jobs.delivery.provider_calls import LEASE_SECONDS
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
@@ -34,9 +35,10 @@ from jobs.lake.list_columns import list_column
 from jobs.lake.manifest import Manifest, Window
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
-from schemas.mail_fields import all_fields, own_field
+from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
 from schemas.tables import RECEIPTS, RECENT_EVENTS
 
+CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
 LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
 
@@ -111,9 +113,10 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     )
     rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
-    fields, prefix = all_fields(delivery.campaign.slots), delivery.campaign.mail.field_prefix
-    ids = calls.repeat(lambda: delivery.provider.ensure_fields([own_field(name, prefix) for name in fields]))
-    field_ids = {name: ids[own_field(name, prefix)] for name in fields}
+    slots = delivery.campaign.slots
+    own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
+    ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
+    field_ids = {name: ids[own_name] for name, own_name in own_names.items()}
     sheet = make_sheet(delivery, claim, rows, field_ids, ensure_run_list(delivery))
     pusher = Pusher(
         delivery.provider,
@@ -158,19 +161,32 @@ def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
 
 
 def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dict[str, str], list_id: str) -> Sheet:
-    """Lay out what the chunk's users are to hold. Only those who get items join the list that is mailed."""
+    """Lay out what the chunk's users are to hold. Only those who get items join the list that is mailed.
+
+    Who holds the very content already is only stamped: the send's date, and the digest that it expects.
+    """
     uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    fragments = slot_fragments(rows.catalog, delivery.campaign.slots, field_ids)
+    values = item_values(rows.catalog)
+    items = item_digests([values[part] for part in SLOT_PARTS])
+    contents = content_digests(uids, rows.slot_rows, items)
+    same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
+    lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
+    fragments = slot_fragments(values, delivery.campaign.slots, field_ids)
+    run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
+        emails = rows.emails.take(pa.array(positions))
+        if lane[positions[0]] == STAMP:
+            return render_stamps(emails=emails, contents=contents[positions], field_ids=field_ids, run=run_text)
         return render_contacts(
-            emails=rows.emails.take(pa.array(positions)),
+            emails=emails,
             uids=uids[positions],
             slot_rows=[slot[positions] for slot in rows.slot_rows],
             counts=rows.counts[positions],
+            contents=contents[positions],
             fragments=fragments,
             field_ids=field_ids,
-            run=delivery.run.send_date.isoformat(),
+            run=run_text,
         )
 
     return Sheet(
@@ -179,8 +195,9 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         emails=rows.emails,
         items=list_column(RECEIPTS, "item", rows.items, rows.counts),
         outcome=pc.if_else(pa.array(rows.is_delivered), "delivered", "cleared"),
-        lane=np.where(rows.is_delivered, 0, 1).astype(np.int8),
-        lanes=((list_id,), ()),
+        content=pa.array(contents.view(np.int64)),
+        lane=lane.astype(np.int8),
+        lanes=((list_id,), (), (list_id,)),
         render=render,
     )
 

@@ -70,7 +70,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     manifest = receipts_attempt(lake, run_, digest).publish(
         files, inputs=[plan], parameters={}, metrics={**counts, **lag}
     )
-    mirror = publish_mirror(lake, manifest, delivery.run_id)
+    mirror = publish_mirror(lake, plan, manifest, delivery.run_id)
     delivery.ledger.mark_reconciled(run_)
     return {
         "partition": str(manifest.partition),
@@ -100,8 +100,11 @@ def exclusion_lag(chunks: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return {f"exclusion_lag_{name}_seconds": int(lags[order][place]) for name, place in places.items()}
 
 
-def publish_mirror(lake: Lake, receipts: Manifest, run_id: str) -> Manifest:
-    """Carry the confirmed receipts into what the provider is known to hold."""
+def publish_mirror(lake: Lake, plan: Manifest, receipts: Manifest, run_id: str) -> Manifest:
+    """Carry the confirmed receipts into what the provider is known to hold.
+
+    Raises: GateError if a user has two receipts.
+    """
     date, campaign = receipts.partition.date, receipts.partition.campaign
     before = lake.latest("mirror", up_to=date - dt.timedelta(days=1), campaign=campaign, days=MIRROR_DAYS)
     attempt = lake.attempt(Partition("mirror", date, campaign), run_id)
@@ -111,29 +114,37 @@ def publish_mirror(lake: Lake, receipts: Manifest, run_id: str) -> Manifest:
         written = lake.read(receipts, bucket=bucket)
         if pc.count_distinct(written["user_id"]).as_py() != len(written):
             raise GateError(
-                f"{receipts.partition} bucket {bucket} has two receipts for a user; nothing is sent. Look at it"
+                f"{receipts.partition} bucket {bucket} has two receipts for a user; nothing is sent. See its requests"
             )
-        files.append(attempt.write(mirror_bucket(held, written, date), bucket=bucket))
+        planned = lake.read(plan, bucket=bucket, columns=["user_id", "part"])
+        pushed = planned.filter(pc.greater_equal(planned["part"], 0))["user_id"]
+        files.append(attempt.write(mirror_bucket(held, written, pushed, date), bucket=bucket))
     inputs: Iterable[Manifest] = [receipts, *([before] if before else [])]
     return attempt.publish(files, inputs=inputs, parameters={})
 
 
-def mirror_bucket(held: pa.Table, receipts: pa.Table, date: dt.date) -> pa.Table:
-    """Replace what receipts say was written; keep the rest. What was refused is not known to have changed.
+def mirror_bucket(held: pa.Table, receipts: pa.Table, pushed: pa.ChunkedArray, date: dt.date) -> pa.Table:
+    """Replace what receipts say was written, and keep the rest.
 
+    Of users who were pushed without a receipt, or refused, it is not known what they hold: their content is forgotten,
+    so that the next push writes it whole.
     Grain: one row per user, in byte order of the user id.
     """
     written = receipts.filter(pc.not_equal(receipts["outcome"], "quarantined"))
-    stays = pc.invert(pc.is_in(held["user_id"], value_set=written["user_id"].combine_chunks()))
+    stays = held.filter(pc.invert(pc.is_in(held["user_id"], value_set=written["user_id"].combine_chunks())))
+    is_unsure = pc.is_in(stays["user_id"], value_set=pushed.combine_chunks())
+    content = pc.if_else(is_unsure, pa.scalar(None, pa.int64()), stays["content"])
+    stays = stays.set_column(stays.schema.get_field_index("content"), MIRROR.schema.field("content"), content)
     new = pa.table(
         {
             "user_id": written["user_id"],
             "item": written["item"],
             "send_date": pa.array(np.full(len(written), date), pa.date32()),
+            "content": written["content"],
         },
         schema=MIRROR.schema,
     )
-    return pa.concat_tables([held.filter(stays), new]).sort_by("user_id")
+    return pa.concat_tables([stays, new]).sort_by("user_id")
 
 
 def _check_chunk(chunk: ChunkPlan, state: str, counts: Mapping[str, int]) -> None:

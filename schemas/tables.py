@@ -278,6 +278,8 @@ CHUNKS: Final = Table(
         _required("action", pa.string()),
         _required("reason", pa.string()),
         _list("item", pa.int32()),
+        # Digest of the content that the provider is known to hold; null where nothing is known, or all is to be pushed.
+        pa.field("held", pa.int64()),
         # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
         _required("part", pa.int32()),
         # Which of the campaign's variants an upserted user gets; an empty text where it has none.
@@ -312,6 +314,7 @@ RECEIPTS: Final = Table(
         _list("item", pa.int32()),
         _required("outcome", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("content", pa.int64()),  # digest of what the contact holds now
     ),
 )
 RECEIPT_OUTCOMES: Final = ("delivered", "cleared", "quarantined")
@@ -322,12 +325,14 @@ MIRROR: Final = Table(
     name="mirror",
     grain="one row per user whose contact the provider is known to hold",
     key=("user_id",),
+    version=2,
     bucketed=True,
     per_campaign=True,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _required("send_date", pa.date32()),
+        pa.field("content", pa.int64()),  # digest of the content; null where it is not known for certain
     ),
 )
 

@@ -55,14 +55,15 @@ class RehearsalServer:
         return httpx.Client(base_url=self.host, headers=headers, trust_env=False, timeout=20)
 
     def wait_until_idle(self, timeout_seconds: float = 10.0) -> None:
-        """Return when no import is pending and no single send is due."""
+        """Return when no import is pending, and no mail or erasure is due."""
         deadline = time.monotonic() + timeout_seconds
-        while self.provider.contacts.pending_jobs() or self._has_due_send():
+        while self.provider.imports.pending() or self._has_due_work():
             assert time.monotonic() < deadline, "the rehearsal provider is still busy"
             time.sleep(0.005)
 
-    def _has_due_send(self) -> bool:
-        due_at = self.provider.single_sends.next_due_at()
+    def _has_due_work(self) -> bool:
+        parts = (self.provider.single_sends, self.provider.mail_send, self.provider.erasures)
+        due_at = min((at for part in parts if (at := part.next_due_at()) is not None), default=None)
         return due_at is not None and due_at <= self.provider.clock().timestamp()
 
 

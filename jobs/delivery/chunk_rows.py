@@ -34,6 +34,7 @@ class ChunkRows:
     counts: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
     catalog: pa.Table
+    held: pa.Int64Array  # digest of what each contact is known to hold; null where that is not known
 
     @property
     def is_delivered(self) -> npt.NDArray[np.bool_]:
@@ -93,4 +94,5 @@ def read_chunk(
         rows = np.full(len(planned), -1)
         rows[user[slot == number]] = row_of_item[items[slot == number]]
         slot_rows.append(rows)
-    return ChunkRows(user_ids, emails, slot_rows, np.where(enough, np.minimum(counts, slots), 0), items, catalog)
+    shown, held = np.where(enough, np.minimum(counts, slots), 0), planned["held"].combine_chunks()
+    return ChunkRows(user_ids, emails, slot_rows, shown, items, catalog, held)

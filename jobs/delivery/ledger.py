@@ -253,6 +253,27 @@ class Ledger:
             raise GateError(f"{run.campaign} of {run.send_date} was never planned; run plan_push first")
         return plan
 
+    def unreconciled_dates(self, run: Run, since: dt.date) -> list[str]:
+        """Return the campaign's dates after `since` and before the run's that were pushed and never reconciled.
+
+        What their contacts hold is in no mirror.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(plans.c.send_date)
+                .join(chunks, _same_run(chunks))
+                .where(
+                    plans.c.campaign == run.campaign,
+                    plans.c.send_date > since.isoformat(),
+                    plans.c.send_date < run.send_date.isoformat(),
+                    plans.c.reconciled_at.is_(None),
+                    chunks.c.epoch > 0,
+                )
+                .distinct()
+                .order_by(plans.c.send_date)
+            )
+            return [row.send_date for row in rows]
+
     def stop(self, run: Run, reason: str) -> None:
         """Cancel a run for good: nothing more of it is pushed or sent."""
         with self.writing() as connection:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.delivery.payload import MAX_BYTES, Body, cut_bodies
+from jobs.delivery import payload
+from jobs.delivery.payload import Body
 from schemas.tables import RECEIPTS
 
 Positions = npt.NDArray[np.int64]
@@ -30,6 +31,7 @@ class Sheet:
     emails: pa.StringArray
     items: pa.ListArray
     outcome: pa.StringArray
+    content: pa.Int64Array
     lane: npt.NDArray[np.int8]
     lanes: Sequence[Sequence[str]]
     render: Render
@@ -43,8 +45,13 @@ class Sheet:
         A little more is rendered than fits, never the whole chunk: memory holds one request.
         """
         lists = self.lanes[int(self.lane[positions[0]])]
-        rows = int(MAX_BYTES / guess_bytes * 1.02) + 1
-        return next(cut_bodies(self.render(positions[:rows]), lists))
+        while True:
+            rows = min(int(payload.MAX_BYTES / guess_bytes * 1.02) + 1, payload.MAX_CONTACTS, len(positions))
+            body = next(payload.cut_bodies(self.render(positions[:rows]), lists))
+            is_full = body.stop < rows or rows in (payload.MAX_CONTACTS, len(positions))
+            if is_full or body.size > 0.95 * payload.MAX_BYTES:
+                return body
+            guess_bytes = body.size / body.stop  # these rows are smaller than those before: more of them fit
 
     def receipt(self, positions: Positions, refused: Positions | None = None, reason: str | None = None) -> pa.Table:
         """The receipt of a request's rows; `refused` ones are quarantined for the reason."""
@@ -61,6 +68,7 @@ class Sheet:
                 "item": self.items.take(rows),
                 "outcome": outcome,
                 "reason": reasons,
+                "content": self.content.take(rows),
             },
             schema=RECEIPTS.schema,
         )

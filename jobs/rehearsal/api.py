@@ -1,13 +1,12 @@
 """The part of SendGrid's v3 API that ryml uses: one handler per operation, each a few lines."""
 
-import hashlib
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.calls import Answer, Call, Handler
 from jobs.rehearsal.controls import Controls
-from jobs.rehearsal.intake import read_upsert
+from jobs.rehearsal.mail_api import mail_routes
 from jobs.rehearsal.single_sends import STATUSES
 from jobs.rehearsal.state import Rehearsal
 from jobs.rehearsal.suppressions import GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES, LISTED_KINDS
@@ -22,10 +21,12 @@ def routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
     controls = Controls(provider)
     marketing = "/v3/marketing"
     return {
-        f"{marketing}/contacts": {"PUT": api.upsert},
+        f"{marketing}/contacts": {"PUT": api.upsert, "DELETE": api.delete_contacts},
+        f"{marketing}/contacts/imports": {"PUT": api.request_import},
         f"{marketing}/contacts/count": {"GET": api.count_contacts},
         f"{marketing}/contacts/imports/{{id}}": {"GET": api.import_job},
         f"{marketing}/contacts/search/emails": {"POST": api.search_emails},
+        f"{marketing}/contacts/{{id}}": {"GET": api.contact},
         f"{marketing}/field_definitions": {"GET": api.fields, "POST": api.create_field},
         f"{marketing}/lists": {"GET": api.lists, "POST": api.create_list},
         f"{marketing}/lists/{{id}}": {"GET": api.list_, "PATCH": api.rename_list, "DELETE": api.delete_list},
@@ -50,6 +51,8 @@ def routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
         "/_rehearsal/suppression/{kind}": {"POST": api.suppress},
         "/_rehearsal/faults": {"GET": controls.faults, "POST": controls.set_faults},
         "/_rehearsal/clock": {"GET": controls.clock, "POST": controls.move_clock},
+        "/_rehearsal/behaviour": {"GET": controls.behaviour, "POST": controls.set_behaviour},
+        **mail_routes(provider),
     }
 
 
@@ -62,11 +65,27 @@ class _Api:
     def upsert(self, call: Call) -> Answer:
         if len(call.body) > limits.REQUEST_BYTES:
             raise limits.too_large()
-        intake = read_upsert(call.json(), self._provider.fields.types())
-        digest = hashlib.blake2b(call.body, digest_size=16).hexdigest()
-        job_id = self._provider.contacts.queue(intake, call.now, digest)
+        imports = self._provider.imports
+        job_id = imports.queue(imports.read(call.body, self._provider.fields.types()), call.now, call.digest)
         self._provider.wake()
         return Answer(202, {"job_id": job_id})
+
+    def request_import(self, call: Call) -> Answer:
+        types = self._provider.fields.types()
+        return Answer(200, self._provider.csv_imports.request(call.json(), types, call.host, call.now, call.digest))
+
+    def delete_contacts(self, call: Call) -> Answer:
+        """Delete by ids or all; one of both has to be asked for, or an empty parameter would delete everybody."""
+        ids = [one for one in call.query.get("ids", "").split(",") if one]
+        is_all = call.query.get("delete_all_contacts", "").lower() == "true"
+        if bool(ids) == is_all:
+            raise limits.bad_request("either ids or delete_all_contacts=true is required", "ids")
+        job_id = self._provider.imports.queue_deletion(None if is_all else ids, call.now, call.url)
+        self._provider.wake()
+        return Answer(202, {"job_id": job_id})
+
+    def contact(self, call: Call) -> Answer:
+        return Answer(200, self._provider.contacts.by_id(call.path["id"], self._provider.fields.names()))
 
     def count_contacts(self, call: Call) -> Answer:
         count = self._provider.contacts.count()
@@ -76,7 +95,7 @@ class _Api:
         def errors_url(job_id: str) -> str:
             return call.host + ERRORS_PATH.format(job_id=job_id)
 
-        return Answer(200, self._provider.contacts.job_status(call.path["id"], errors_url))
+        return Answer(200, self._provider.imports.status(call.path["id"], errors_url))
 
     def search_emails(self, call: Call) -> Answer:
         addresses = _strings(call.json(), "emails")

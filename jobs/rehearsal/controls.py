@@ -1,10 +1,11 @@
-"""What a test may set at the provider, under /_rehearsal: faults and the clock. None of it is SendGrid's."""
+"""What a test may set at the provider, under /_rehearsal: faults, behaviour and the clock. None of it is SendGrid's."""
 
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.rehearsal import limits
+from jobs.rehearsal.behaviour import Behaviour
 from jobs.rehearsal.calls import Answer, Call
 from jobs.rehearsal.faults import FaultSettings
 from jobs.rehearsal.limits import ApiError, Problem
@@ -39,6 +40,15 @@ class Controls:
         """Put faults in force; those that are not given are off."""
         self._provider.faults.replace(_read(FaultSettings, call))
         return self.faults(call)
+
+    def behaviour(self, call: Call) -> Answer:
+        """Show how the provider behaves."""
+        return Answer(200, self._provider.behaviour.model_dump(mode="json"))
+
+    def set_behaviour(self, call: Call) -> Answer:
+        """Let the provider behave in another way; what is not given is as at the beginning."""
+        self._provider.behaviour = _read(Behaviour, call)
+        return self.behaviour(call)
 
     def clock(self, call: Call) -> Answer:
         """Tell the provider's time."""

@@ -175,8 +175,8 @@ class Faults:
             self._in_a_row: Counter[bytes] = Counter()
             self._scripted: Counter[int] = Counter()
 
-    def of_request(self, method: str, path: str, body: bytes, now: datetime) -> RequestFault | None:
-        """Decide what happens to a request, None: what should."""
+    def of_request(self, method: str, path: str, digest: str, now: datetime) -> RequestFault | None:
+        """Decide what happens to the request with that digest of its body, None: what should."""
         settings = self._settings
         for outage in settings.outages:
             if outage.begins_at <= now < outage.ends_at:
@@ -185,7 +185,7 @@ class Faults:
             return self._detailed(scripted.fault, _digest("script", method, path), now, scripted.status)
         if not any(getattr(settings, name) for name in REQUEST_FAULTS) or not self._applies(method, path):
             return None
-        key = _digest("request", method, path, body)
+        key = _digest("request", method, path, digest)
         with self._lock:
             self._asked[key] += 1
             nth = self._asked[key]

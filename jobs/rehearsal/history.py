@@ -53,13 +53,13 @@ class History:
         path: str,
         status: int,
         fault: str | None,
-        body: bytes,
+        digest: str,
         body_bytes: int,
         milliseconds: float,
     ) -> None:
         """Note one request: `status` 0 is no answer, `body_bytes` counts what the client sent."""
         at = received_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        hashed = hashlib.blake2b(body, key=self._body_key, digest_size=8).hexdigest() if body else ""
+        hashed = hashlib.blake2b(digest.encode(), key=self._body_key, digest_size=8).hexdigest() if digest else ""
         with self._lock:
             self._connection.execute(
                 "INSERT INTO requests (received_at, method, path, status, fault, body_hash, bytes, milliseconds) "

@@ -1,7 +1,10 @@
 """The HTTP side of the rehearsal provider: who may ask, what is noted, and how an answer is put on the wire."""
 
+import hashlib
 import hmac
 import logging
+import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,11 +21,15 @@ from starlette.routing import Route
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.api import ERRORS_PATH, routes
+from jobs.rehearsal.behaviour import Behaviour
 from jobs.rehearsal.calls import Answer, Call, Handler
 from jobs.rehearsal.connections import Connections, NoAnswer
+from jobs.rehearsal.csv_files import FILE_BYTES
+from jobs.rehearsal.csv_imports import UPLOAD_PATH
 from jobs.rehearsal.faults import RequestFault
 from jobs.rehearsal.history import REQUESTS_PER_PAGE
 from jobs.rehearsal.limits import ApiError, Problem
+from jobs.rehearsal.mail_api import no_credits
 from jobs.rehearsal.mailbox_pages import PAGE_POLICY, Mailbox, mail_policy
 from jobs.rehearsal.pictures import ID_CHARACTERS, picture
 from jobs.rehearsal.state import Rehearsal
@@ -31,6 +38,12 @@ from jobs.rehearsal.state import Rehearsal
 # sends that name as the host, and gets nothing.
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost")
 CONTROLS_PATH: Final = "/_rehearsal/"  # no limits and no faults: what sets them must get through
+COSTS_CREDITS: Final = (
+    "POST /v3/mail/send",
+    "PUT /v3/marketing/contacts",
+    "PUT /v3/marketing/contacts/imports",
+    "PUT /v3/marketing/singlesends/{id}/schedule",
+)
 _log = logging.getLogger(__name__)
 
 Fault = Callable[[str, str], Answer | None]
@@ -43,26 +56,26 @@ def no_fault(method: str, path: str) -> Answer | None:
 
 
 class RateWindow:
-    """Counts requests per endpoint and minute, as SendGrid's X-RateLimit headers describe it."""
+    """Counts requests per endpoint and window of the clock, as SendGrid's X-RateLimit headers describe it."""
 
-    def __init__(self, limit_per_minute: int) -> None:
-        """Allow `limit_per_minute` requests to each endpoint in each minute of the clock."""
-        self._limit = limit_per_minute
-        self._minute = 0
+    def __init__(self) -> None:
+        self._window = (0, 0.0)
         self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
 
-    def enter(self, endpoint: str, now: datetime) -> tuple[bool, dict[str, str]]:
-        """Count a request; say whether it is within the limit, and give the headers of its answer."""
-        minute = int(now.timestamp()) // 60
-        if minute != self._minute:
-            self._minute, self._counts = minute, {}
-        count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
+    def enter(self, endpoint: str, now: datetime, limit: int, seconds: float) -> tuple[bool, dict[str, str]]:
+        """Count a request; say whether it is among the `limit` first ones, and give the headers of its answer."""
+        number = int(now.timestamp() // seconds)
+        with self._lock:
+            if (number, seconds) != self._window:
+                self._window, self._counts = (number, seconds), {}
+            count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
         headers = {
-            "X-RateLimit-Limit": str(self._limit),
-            "X-RateLimit-Remaining": str(max(0, self._limit - count)),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(max(0, limit - count)),
+            "X-RateLimit-Reset": str(math.ceil((number + 1) * seconds)),
         }
-        return count <= self._limit, headers
+        return count <= limit, headers
 
 
 def create_app(
@@ -81,7 +94,9 @@ def create_app(
         finally:
             await run_in_threadpool(provider.stop)
 
-    window = RateWindow(limit_per_minute) if limit_per_minute else None
+    if limit_per_minute:
+        provider.behaviour = Behaviour(rate_limit_requests=limit_per_minute)
+    window = RateWindow()
     connections = Connections()
 
     def endpoint(path: str, handlers: Mapping[str, Handler]) -> Callable[[Request], object]:
@@ -108,7 +123,7 @@ class _Endpoint:
         handlers: Mapping[str, Handler],
         api_key: str,
         fault: Fault,
-        window: RateWindow | None,
+        window: RateWindow,
         connections: Connections,
     ) -> None:
         self._provider = provider
@@ -127,7 +142,8 @@ class _Endpoint:
             body, received = await _read(request)
         except ClientDisconnect:
             return Response(status_code=400)
-        answer, fault = await run_in_threadpool(self._respond, request, body, now)
+        digest = await run_in_threadpool(_digest, body)
+        answer, fault = await run_in_threadpool(self._respond, request, body, digest, now)
         is_cut = fault is not None and fault.is_cut
         # An address in a path is replaced by the name of its place.
         shown = request.url.path if "@" not in request.url.path else self._path
@@ -138,7 +154,7 @@ class _Endpoint:
             path=shown,
             status=0 if is_cut else answer.status,
             fault=fault.name if fault is not None else None,
-            body=body or b"",
+            digest=digest,
             body_bytes=received,
             milliseconds=(time.perf_counter() - started) * 1000,
         )
@@ -149,7 +165,9 @@ class _Endpoint:
             return Response(status_code=answer.status, headers=headers)
         return JSONResponse(answer.content, status_code=answer.status, headers=headers)
 
-    def _respond(self, request: Request, body: bytes | None, now: datetime) -> tuple[Answer, RequestFault | None]:
+    def _respond(
+        self, request: Request, body: bytes | None, digest: str, now: datetime
+    ) -> tuple[Answer, RequestFault | None]:
         """Give the answer and the fault that the request met; with a fault that is cut nobody gets the answer."""
         fault: RequestFault | None = None
         headers: dict[str, str] = {}
@@ -157,14 +175,17 @@ class _Endpoint:
             self._authorise(request)
             if body is None:
                 raise limits.too_large()
-            if self._window is not None and not self._path.startswith(CONTROLS_PATH):
-                is_within, headers = self._window.enter(f"{request.method} {self._path}", now)
-                if not is_within:
-                    return Answer(429, limits.too_many_requests().body(), headers), None
             if not self._path.startswith(CONTROLS_PATH):
-                fault = self._provider.faults.of_request(request.method, request.url.path, body, now)
+                behaviour, endpoint = self._provider.behaviour, f"{request.method} {self._path}"
+                if (limit := behaviour.rate_limit_requests) is not None:
+                    is_within, headers = self._window.enter(endpoint, now, limit, behaviour.rate_limit_seconds)
+                    if not is_within:
+                        return Answer(429, limits.too_many_requests().body(), headers), None
+                if not behaviour.has_credits and endpoint in COSTS_CREDITS:
+                    raise no_credits()
+                fault = self._provider.faults.of_request(request.method, request.url.path, digest, now)
             if fault is None or fault.is_handled:
-                answer = self._handle(request, body, now)
+                answer = self._handle(request, body, digest, now)
                 if fault is None:
                     return Answer(answer.status, answer.content, {**headers, **answer.headers}), None
         except ApiError as error:
@@ -183,7 +204,7 @@ class _Endpoint:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._expected):
             raise limits.unauthorized()
 
-    def _handle(self, request: Request, body: bytes, now: datetime) -> Answer:
+    def _handle(self, request: Request, body: bytes, digest: str, now: datetime) -> Answer:
         method = request.method
         if (answer := self._fault(method, request.url.path)) is not None:
             return answer
@@ -194,7 +215,7 @@ class _Endpoint:
         if body and not request.headers.get("content-type", "").startswith("application/json"):
             raise ApiError(415, Problem("Content-Type should be application/json."))
         return self._handlers[method](
-            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now)
+            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now, digest)
         )
 
 
@@ -207,6 +228,10 @@ async def _read(request: Request) -> tuple[bytes | None, int]:
         if size <= limits.READ_BYTES:
             parts.append(part)
     return (b"".join(parts) if size <= limits.READ_BYTES else None), size
+
+
+def _digest(body: bytes | None) -> str:
+    return hashlib.sha256(body).hexdigest() if body else ""
 
 
 def _host(request: Request) -> str:
@@ -283,9 +308,36 @@ def _pages(provider: Rehearsal) -> list[Route]:
 
     def import_errors(request: Request) -> Response:
         try:
-            return Response(provider.contacts.job_errors_csv(request.path_params["job_id"]), media_type="text/csv")
+            return Response(provider.imports.errors_csv(request.path_params["job_id"]), media_type="text/csv")
         except ApiError as error:
             return PlainTextResponse(error.problems[0].message, status_code=error.status)
+
+    async def upload(request: Request) -> Response:
+        """Take a file, of any size that is allowed, onto the disk."""
+        token, now = request.path_params["token"], provider.clock()
+        received, status, message = 0, 200, ""
+        try:
+            path = await run_in_threadpool(provider.csv_imports.upload_path, token, request.headers)
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                async for part in request.stream():
+                    received += len(part)
+                    if received <= FILE_BYTES:
+                        file.write(part)
+            if received > FILE_BYTES:
+                raise limits.bad_request("EntityTooLarge")
+            partial.rename(path)
+            await run_in_threadpool(provider.csv_imports.uploaded, token, now)
+            provider.wake()
+        except ApiError as error:
+            status, message = error.status, error.problems[0].message
+        except ClientDisconnect:
+            return Response(status_code=400)
+        await run_in_threadpool(
+            provider.history.add, received_at=now, method="PUT", path=UPLOAD_PATH, status=status, fault=None,
+            digest="", body_bytes=received, milliseconds=0,
+        )  # fmt: skip
+        return PlainTextResponse(message, status_code=status)
 
     def history(request: Request) -> Response:
         try:
@@ -296,7 +348,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         return JSONResponse(provider.history.page(after=after, limit=limit))
 
     def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "pending_jobs": provider.contacts.pending_jobs()})
+        return JSONResponse({"status": "ok", "pending_jobs": provider.imports.pending()})
 
     def home(request: Request) -> Response:
         return RedirectResponse("/mailbox")
@@ -310,6 +362,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         Route("/unsubscribe/{mail:int}", unsubscribe, methods=["GET", "POST"]),
         Route("/images/{item:path}.svg", image),
         Route(ERRORS_PATH, import_errors),
+        Route(UPLOAD_PATH, upload, methods=["PUT"]),
         Route("/history", history),
         Route("/health", health),
     ]

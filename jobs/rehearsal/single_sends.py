@@ -215,8 +215,8 @@ class SingleSends:
         due_at = self._database.value("SELECT min(due_at) FROM single_sends WHERE status = 'scheduled'")
         return None if due_at is None else float(due_at)
 
-    def trigger_next(self, now: datetime) -> bool:
-        """Send the single send that is due the longest, if one is; say whether there was one.
+    def trigger_next(self, now: datetime) -> tuple[int, int] | None:
+        """Send the single send that is due the longest; give the numbers of its first mail and of the one after all.
 
         One transaction: the status and the mails are there together or not at all.
         """
@@ -227,15 +227,16 @@ class SingleSends:
                 (now.timestamp(),),
             ).fetchone()
             if row is None:
-                return False
+                return None
             audience, numbers = _audience(connection, json.loads(row["send_to"]))
             group = json.loads(row["email_config"])["suppression_group_id"] or 0
             kinds = ",".join(f"'{kind}'" for kind in DROPPING_KINDS)
             suppressed = f"(s.kind IN ({kinds}) OR (s.kind = '{GROUP_UNSUBSCRIBES}' AND s.asm_group = ?))"
             first = connection.execute("SELECT coalesce(max(mail), 0) + 1 FROM mails").fetchone()[0]
             delivered = connection.execute(
-                "INSERT OR IGNORE INTO mails (single_send, contact, email, profile, fields, sent_at) "
-                "SELECT ?, c.contact, c.email, c.profile, c.fields, ? FROM contacts AS c "
+                "INSERT OR IGNORE INTO mails "
+                "(single_send, contact, email, profile, fields, body, position, sent_at) "
+                "SELECT ?, c.contact, c.email, c.profile, c.fields, c.body, c.position, ? FROM contacts AS c "
                 f"WHERE c.email IS NOT NULL AND {audience} "
                 f"AND NOT EXISTS (SELECT 1 FROM suppressions AS s WHERE s.email = c.email AND {suppressed}) "
                 "ORDER BY c.contact",
@@ -261,7 +262,7 @@ class SingleSends:
                     row["single_send"],
                 ),
             )
-        return True
+        return first, first + delivered
 
     def _unsubscribed_since(self, row: sqlite3.Row) -> int:
         group = json.loads(row["email_config"])["suppression_group_id"] or 0

@@ -120,19 +120,19 @@ def make_lake(folder):
         part = -1
         if action != "withheld":
             part, pushed[bucket] = pushed[bucket] // CHUNK_USERS, pushed[bucket] + 1
-        rows.append({"user_id": user, "action": action, "reason": "x", "item": items, "part": part})
+        rows.append({"user_id": user, "action": action, "reason": "x", "item": items, "part": part, "variant": ""})
     write(lake, Partition("chunks", DATE, "spring"), pa.Table.from_pylist(rows, schema=CHUNKS.schema))
     assert len(read_index(lake)) == ITEMS
     return lake
 
 
-def write_catalog(lake, price=Decimal("9.50")):
+def write_catalog(lake, price=Decimal("9.50"), date=DATE):
     rows = [
         {"item_id": f"{n:03}", "title": title(n), "url": url(n), "image_url": f"https://i/{n}",
          "price": price, "currency": "EUR", "stock": 1}
         for n in range(ITEMS)
     ]  # fmt: skip
-    write(lake, Partition("catalog", DATE), pa.Table.from_pylist(rows, schema=CATALOG.schema))
+    write(lake, Partition("catalog", date), pa.Table.from_pylist(rows, schema=CATALOG.schema))
 
 
 def write(lake, partition, rows):
@@ -220,10 +220,11 @@ class Night:
         return differences(self.lake, provider.fields, provider.contacts, list(provider.mails.values()), self.refused)
 
 
-def expected_fields(user, ids, uid):
+def expected_fields(user, ids, uid, content):
     """What a pushed user's contact must hold, from the plan alone."""
     _, items = PLAN[user]
     values = {ids["ryml_run"]: DATE.isoformat(), ids["ryml_count"]: str(len(items)), ids["ryml_uid"]: uid}
+    values |= {ids["ryml_content"]: content, ids["ryml_expected"]: content}
     for slot in range(SLOTS):
         shown = dict.fromkeys(SLOT_PARTS, "")
         if slot < len(items):
@@ -246,15 +247,19 @@ def differences(lake, ids, contacts, sends, refused=frozenset()):
     for user, (action, _) in PLAN.items():
         held = contacts[address(user)]
         is_pushed = action != "withheld" and address(user) not in refused
-        expected = expected_fields(user, ids, held[ids["ryml_uid"]]) if is_pushed else stale_fields(ids)
+        expected = (
+            expected_fields(user, ids, held[ids["ryml_uid"]], held[ids["ryml_content"]])
+            if is_pushed
+            else stale_fields(ids)
+        )
         if held != expected:
             wrong.append(f"{user} holds {held}, expected {expected}")
         if address(user) in mails and mails[address(user)] != expected:
             wrong.append(f"{user} was mailed {mails[address(user)]}")
         if is_pushed:
-            uids.append(held[ids["ryml_uid"]])
+            uids += [held[ids["ryml_uid"]], held[ids["ryml_content"]]]
     if len(set(uids)) != len(uids):
-        wrong.append("two users have one uid")
+        wrong.append("two users have one uid, or one digest")
     receipts = lake.read(lake.manifest(Partition("receipts", DATE, "spring"))).to_pylist()
     want = {
         user: ("quarantined" if address(user) in refused else "delivered" if items else "cleared", items)

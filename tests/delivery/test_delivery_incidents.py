@@ -278,7 +278,7 @@ def big_push(tmp_path, ledger, rows, *, invalid=(), poisoned=(), max_contacts=30
 
     sheet = Sheet(
         0, pa.array([f"u{n}" for n in range(rows)]), emails, pa.array([[1]] * rows, pa.list_(pa.int32())),
-        pa.array(["delivered"] * rows), np.zeros(rows, np.int8), (("l",),), render,
+        pa.array(["delivered"] * rows), pa.array(range(rows)), np.zeros(rows, np.int8), (("l",),), render,
     )  # fmt: skip
     files = ReceiptFiles(receipts_attempt(lake, RUN, "digest"), claim.plan)
     calls = ProviderCalls(book, time_.timing, claim, None, 1000.0)

@@ -42,7 +42,7 @@ def shop(tmp_path: Path, clock: Clock) -> Iterator[Rehearsal]:
 def push(shop: Rehearsal, list_id: str | None, *addresses: str, title: str = "one") -> None:
     contacts = [{"email": address, "custom_fields": {"e1_T": title}} for address in addresses]
     payload = {"list_ids": [list_id] if list_id else [], "contacts": contacts}
-    shop.contacts.queue(read_upsert(payload, shop.fields.types()), shop.clock())
+    shop.imports.queue(read_upsert(payload, shop.fields.types()), shop.clock())
 
 
 def work(shop: Rehearsal) -> int:

@@ -16,13 +16,13 @@ class History:
 
 
 class RuleOracle:
-    """The shop as it was at the end of a date, for the rules of the campaigns that ship."""
+    """The shop at an instant and what was done in it since another, for the rules of the campaigns that ship."""
 
-    def __init__(self, shop, first_day, date, exclude, earlier=()):
+    def __init__(self, shop, start_at, end_at, exclude, earlier=()):
         self.earlier = [one.stock for one in earlier]  # the shop on the days before, as far as they were exported
-        self.end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+        self.end = end_at
         self.exclude = exclude
-        end, start = self._text(self.end), first_day.isoformat() + "T00:00:00.000000Z"
+        start, end = self._text(start_at), self._text(end_at)
         with sqlite3.connect(shop) as connection:
             rows = connection.execute(
                 """

@@ -72,7 +72,10 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     inputs = [opened.manifest(Partition(table, date)) for table in ("profiles", "catalog", "users")]
-    parameters = {"hybrid": settings.hybrid.model_parameters(), "training": settings.training.table_parameters()}
+    parameters: dict[str, object] = {
+        "hybrid": settings.hybrid.model_parameters(),
+        "training": settings.training.table_parameters(),
+    }
     made = [opened.find(Partition(table, date, settings.name)) for table in _TABLES]
     done = opened.reusable(Partition(_TABLES[0], date, settings.name), inputs=inputs, parameters=parameters)
     if done and all(made) and _belong_together([manifest for manifest in made if manifest]):

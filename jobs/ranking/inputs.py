@@ -121,8 +121,8 @@ class RankingInputs:
         return RankedUsers(profiles, group), len(profiles) - count
 
 
-def ranking_inputs(lake: Lake, date: dt.date, settings: RankingSettings, campaign: str) -> RankingInputs:
-    """Find the partitions.
+def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSettings) -> RankingInputs:
+    """Find the partitions that a campaign's lists are made from.
 
     Raises: EmptyPartitionError if one is not there, or there are no correlations of the last 14 days.
     """

@@ -51,7 +51,9 @@ def past_sends(lake: Lake, campaign: str, date: dt.date, settings: ExposureSetti
         return sends
     for back in range(1, settings.within_days + 1):
         receipts = lake.find(Partition(RECEIPTS.name, date - dt.timedelta(days=back), campaign))
-        for entry in receipts.files if receipts else ():
+        if receipts is None:
+            continue
+        for entry in receipts.files:
             rows = lake.read_file(receipts, entry, ["item", "outcome"])
             items = flat(rows.filter(pc.equal(rows["outcome"], _SENT))["item"])
             place = np.searchsorted(new, items)

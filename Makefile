@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-recommend check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -113,6 +113,10 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
+
+# USERS is a small shop's by default; what is measured here is a large one's.
+bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
+	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
 
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .

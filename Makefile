@@ -126,7 +126,7 @@ check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-docs: install-dev ## write the README's generated tables anew
+docs: install-dev ## write the documents' generated tables anew
 	@$(python) docs/generate_tables.py
 
 golden: install-dev ## write the golden files of rendered tasks anew; look at the diff

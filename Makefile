@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export bench-cold check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-recommend bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -114,6 +114,10 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
 
+# USERS is a small shop's by default; what is measured here is a large one's.
+bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
+	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+
 bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
 	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
@@ -122,7 +126,7 @@ check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-docs: install-dev ## write the README's generated tables anew
+docs: install-dev ## write the documents' generated tables anew
 	@$(python) docs/generate_tables.py
 
 golden: install-dev ## write the golden files of rendered tasks anew; look at the diff

@@ -228,9 +228,9 @@ def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> 
     return figures.recall, figures.users
 
 
-def main(*, data: Path, settings: HybridSettings) -> None:
+def main(*, data: Path, only: str | None, settings: HybridSettings) -> None:
     """Print one JSON line per data set and model."""
-    for name in CATALOGS:
+    for name in [only] if only else CATALOGS:
         case = read_case(data / name)
         models = Models(case, settings)
         everything = np.ones(case.train.shape[1], np.bool_)
@@ -260,6 +260,7 @@ def main(*, data: Path, settings: HybridSettings) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", choices=sorted(CATALOGS), help="one data set")
     parser.add_argument("--settings", default="{}", help="[hybrid] settings as JSON, to try others")
     given = parser.parse_args()
-    main(data=given.data, settings=HybridSettings(**json.loads(given.settings)))
+    main(data=given.data, only=given.only, settings=HybridSettings(**json.loads(given.settings)))

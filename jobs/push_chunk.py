@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.command_line import run
-from jobs.delivery.addresses import UID_KEY
+from jobs.delivery.addresses import LINK_KEY, UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, read_chunk
 from jobs.delivery.engine import Pace, Pusher, retrying
 from jobs.delivery.ledger import Claim
+from jobs.delivery.link_tokens import LinkTokens
 from jobs.delivery.payload import Body, cut_bodies, render_contacts, slot_fragments
 from jobs.delivery.run_context import Delivery, ProviderAddress, clock, delivery_parser
 from jobs.lake.buckets import keyed_hash
@@ -80,12 +81,13 @@ def _push(delivery: Delivery, claim: Claim, rows: ChunkRows) -> tuple[npt.NDArra
         with attempt:
             field_ids = provider.ensure_fields(all_fields(slots))
             list_id = provider.ensure_list(settings.send_name(delivery.run.send_date))
+    links = LinkTokens(settings.name, delivery.run.send_date, delivery.ledger.key(LINK_KEY))
     contacts = render_contacts(
         emails=rows.emails,
         uids=keyed_hash(_user_and_address(rows), delivery.ledger.key(UID_KEY)),
         slot_rows=rows.slot_rows,
         counts=rows.counts,
-        fragments=slot_fragments(rows.catalog, slots, field_ids),
+        fragments=slot_fragments(rows.catalog, slots, field_ids, links=links),
         field_ids=field_ids,
         run=delivery.run.send_date.isoformat(),
     )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.delivery.link_tokens import LinkTokens, around_token
 from schemas.mail_fields import COUNT, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
 
 # SendGrid: 30,000 contacts or 6 MB a request, whichever is lower; whether its MB is 10^6 or 2^20 is not said.
@@ -62,20 +63,50 @@ def item_values(catalog: pa.Table) -> dict[str, list[str]]:
     }
 
 
-def slot_fragments(catalog: pa.Table, slots: int, field_ids: Mapping[str, str]) -> list[pa.StringArray]:
+def slot_fragments(
+    catalog: pa.Table,
+    slots: int,
+    field_ids: Mapping[str, str],
+    *,
+    blank: str | None = NEUTRAL,
+    links: LinkTokens | None = None,
+) -> list[pa.StringArray]:
     """Render each item's fields once per slot; the last entry of each array is the empty slot.
+
+    `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one); `links`
+    puts a token into each link, that tells campaign, date, slot and item.
 
     Shapes: `slots` arrays of (catalog rows + 1).
     """
-    values = item_values(catalog)
-    columns = {part: pa.array([*values[part], json.dumps(NEUTRAL)], pa.string()) for part in SLOT_PARTS}
+    values, nothing = item_values(catalog), json.dumps(blank)
+    columns = {
+        part: pa.array([*(nothing if text == '""' else text for text in values[part]), nothing], pa.string())
+        for part in SLOT_PARTS
+    }
+    before, after = _around_tokens(catalog) if links is not None else (None, None)
+    items = pa.chunked_array([*catalog["item_id"].chunks, pa.array([""], pa.string())])
+    plain_urls = columns["url"]
     fragments = []
     for slot in range(1, slots + 1):
+        if links is not None:
+            linked = pc.binary_join_element_wise(before, links.of(items, slot), after, "")
+            columns["url"] = pc.coalesce(linked, plain_urls)
         pieces: list[pa.Array | str] = []
         for part in SLOT_PARTS:
             pieces += [f',"{field_ids[slot_field(slot, part)]}":', columns[part]]
         fragments.append(_join(pieces))
     return fragments
+
+
+def _around_tokens(catalog: pa.Table) -> tuple[pa.StringArray, pa.StringArray]:
+    """Give the JSON text of each link before and after its token, null where it stays as it is (the empty slot, too).
+
+    Once for all slots: a link is split and escaped in Python, a token is joined in Arrow.
+    """
+    around = [around_token(url or "") for url in catalog["url"].to_pylist()]
+    before = [None if found is None else _json_text(found[0])[:-1] for found in around]
+    after = [None if found is None else _json_text(found[1])[1:] for found in around]
+    return pa.array([*before, None], pa.string()), pa.array([*after, None], pa.string())
 
 
 def render_contacts(

@@ -139,12 +139,17 @@ PROFILES: Final = Table(
     grain="one row per user ever seen, in user_id order within the bucket; the lists are parallel, newest first",
     key=("user_id",),
     bucketed=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("event_type", pa.int8()),
         _list("last_at", INSTANT),
-        _list("count", pa.int32()),
+        _list("count", pa.int32()),  # events at that instant
+        # What the user was mailed: see jobs/profiles/mails.py.
+        _list("mailed_item", pa.int32()),
+        _list("mailed_last_on", pa.date32()),
+        _list("mailed_days", pa.int64()),
     ),
 )
 
@@ -162,17 +167,23 @@ CORRELATIONS: Final = Table(
 
 RECOMMENDATIONS: Final = Table(
     name="recommendations",
-    grain="one row per profile, in user_id order within the bucket; the lists are parallel, best first",
+    grain="one row per user of profiles or users, in user_id order within the bucket; the lists are parallel, best "
+    "first, those of each source behind those of the one before",
     key=("user_id",),
     bucketed=True,
     per_campaign=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _list("score", pa.float32()),
+        _list("source", pa.int8()),  # a position in RECOMMENDATION_SOURCES
         _required("outcome", pa.string()),
     ),
 )
+# Where an item of a list came from: the user's own history or wishlist, or a step of the fallback ladder. The order is
+# the code that `recommendations.source` stores: append only.
+RECOMMENDATION_SOURCES: Final = ("history", "wishlist", "hybrid", "trending_in_categories", "trending")
 RECOMMEND_OUTCOMES: Final = ("recommended", "too_few", "no_history")
 
 CHUNKS: Final = Table(
@@ -186,9 +197,14 @@ CHUNKS: Final = Table(
         _required("action", pa.string()),
         _required("reason", pa.string()),
         _list("item", pa.int32()),
+        # Digest of the content that the provider is known to hold; null where nothing is known, or all is to be pushed.
+        pa.field("held", pa.int64()),
         # Which of the bucket's chunks pushes the row, from 0; -1 where nothing is pushed.
         _required("part", pa.int32()),
+        # Which of the campaign's variants an upserted user gets; an empty text where it has none.
+        _required("variant", pa.string()),
     ),
+    version=2,
 )
 PLAN_ACTIONS: Final = ("upsert", "clear", "unchanged", "withheld")
 # Why a user has the action that they have. `withheld` users are neither pushed nor mailed.
@@ -200,32 +216,42 @@ PLAN_REASONS: Final = (
     "unsubscribed",
     "suppressed",
     "not_in_users",
+    "other_locale",
+    "not_in_segments",
+    "holdout",
 )
 
 RECEIPTS: Final = Table(
     name="receipts",
-    grain="one row per contact that a chunk pushed, in request order; one file per chunk",
+    grain="one row per contact that a chunk pushed, in request order; one file per request",
     key=("user_id",),
     per_campaign=True,
+    version=2,
     schema=_schema(
         _required("user_id", pa.string()),
         _required("chunk", pa.int32()),
         _list("item", pa.int32()),
         _required("outcome", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("content", pa.int64()),  # digest of what the contact holds now
     ),
 )
 RECEIPT_OUTCOMES: Final = ("delivered", "cleared", "quarantined")
+# Why a contact is quarantined: it alone made its request invalid, or its import job refused it twice.
+RECEIPT_REASONS: Final = ("refused_request", "refused_import")
 
 MIRROR: Final = Table(
     name="mirror",
     grain="one row per user whose contact the provider is known to hold",
     key=("user_id",),
+    version=2,
     bucketed=True,
     per_campaign=True,
     schema=_schema(
         _required("user_id", pa.string()),
         _list("item", pa.int32()),
         _required("send_date", pa.date32()),
+        pa.field("content", pa.int64()),  # digest of the content; null where it is not known for certain
     ),
 )
 

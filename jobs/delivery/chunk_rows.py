@@ -33,6 +33,7 @@ class ChunkRows:
     counts: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
     catalog: pa.Table
+    held: pa.Int64Array  # digest of what each contact is known to hold; null where that is not known
 
     @property
     def is_delivered(self) -> npt.NDArray[np.bool_]:
@@ -48,7 +49,7 @@ def newest_catalog(lake: Lake, date: dt.date) -> Manifest:
 
 
 def read_chunk(
-    lake: Lake, plan: Manifest, users: Manifest, chunk: ChunkPlan, *, slots: int, min_items: int
+    lake: Lake, plan: Manifest, users: Manifest, catalog_of: Manifest, chunk: ChunkPlan, *, slots: int, min_items: int
 ) -> ChunkRows:
     """Read one chunk's rows and drop the items that sold out or left the catalog since they were recommended."""
     planned = lake.read(plan, bucket=chunk.bucket)
@@ -57,7 +58,7 @@ def read_chunk(
     user_ids = planned["user_id"].combine_chunks()
     emails = people["email"].combine_chunks().take(pc.index_in(user_ids, value_set=people["user_id"].combine_chunks()))
 
-    catalog = lake.read(newest_catalog(lake, plan.partition.date))
+    catalog = lake.read(catalog_of)
     index = read_index(lake)
     # A catalog that came after the build may have items that the index does not: nobody was recommended these.
     known = pc.is_in(catalog["item_id"], value_set=index)
@@ -78,4 +79,5 @@ def read_chunk(
         rows = np.full(len(planned), -1)
         rows[user[slot == number]] = row_of_item[items[slot == number]]
         slot_rows.append(rows)
-    return ChunkRows(user_ids, emails, slot_rows, np.where(enough, np.minimum(counts, slots), 0), items, catalog)
+    shown, held = np.where(enough, np.minimum(counts, slots), 0), planned["held"].combine_chunks()
+    return ChunkRows(user_ids, emails, slot_rows, shown, items, catalog, held)

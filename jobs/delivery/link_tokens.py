@@ -1,11 +1,11 @@
-"""Opaque tokens in a mail's links: which campaign, date, slot and item a click was for, and nobody's name.
+"""Opaque tokens in a mail's links: which campaign, slot and item a click was for, and nobody's name.
 
-A token is the keyed hash of the four, 16 hex digits: the same for every reader of that item in that slot, so that it
-tells nothing about people, and without the key nothing about items either. Who measures clicks hashes the catalog again
+A token is the keyed hash of the three, 16 hex digits: the same for every reader of that item in that slot, so that it
+tells nothing about people, and without the key nothing about items either. The date is not in it, because who has the
+same items as yesterday keeps yesterday's links; the event knows its send. Who measures clicks hashes the catalog again
 and looks tokens up.
 """
 
-import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -23,10 +23,9 @@ TOKEN_CHARACTERS: Final = 16
 
 @dataclass(frozen=True)
 class LinkTokens:
-    """The tokens of one campaign and date; `key` has 16 bytes."""
+    """The tokens of one campaign; `key` has 16 bytes."""
 
     campaign: str
-    date: dt.date
     key: str
 
     def of(self, items: Strings, slot: int) -> pa.StringArray:
@@ -34,7 +33,7 @@ class LinkTokens:
         if len(items) == 0:
             return pa.array([], pa.string())
         # Item ids may hold anything but a line feed, which the export turns away with the other control characters.
-        texts = pc.binary_join_element_wise(self.campaign, self.date.isoformat(), str(slot), items, "\n")
+        texts = pc.binary_join_element_wise(self.campaign, str(slot), items, "\n")
         hashed = keyed_hash(texts, self.key).astype(">u8")
         return pa.array(np.frombuffer(hashed.tobytes().hex().encode(), "S16"), pa.binary()).cast(pa.string())
 

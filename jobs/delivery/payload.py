@@ -4,6 +4,7 @@ Each item's part of a contact is rendered once per slot and joined in Arrow; a d
 of the speed. The same rows give the same bytes.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.delivery.link_tokens import LinkTokens, around_token
-from schemas.mail_fields import COUNT, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
+from schemas.mail_fields import CONTENT, COUNT, EXPECTED, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
 
 # SendGrid: 30,000 contacts or 6 MB a request, whichever is lower; whether its MB is 10^6 or 2^20 is not said.
 MAX_CONTACTS: Final = 30_000
@@ -63,33 +64,42 @@ def item_values(catalog: pa.Table) -> dict[str, list[str]]:
     }
 
 
+def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.StringArray]:
+    """Give each link as JSON text with its token, one array per slot; null where a link stays as it is.
+
+    A link is split and escaped once, in Python; the tokens of each slot are joined in Arrow.
+    """
+    around = [around_token(url or "") for url in catalog["url"].to_pylist()]
+    before = pa.array([None if found is None else _json_text(found[0])[:-1] for found in around], pa.string())
+    after = pa.array([None if found is None else _json_text(found[1])[1:] for found in around], pa.string())
+    return [_join([before, tokens.of(catalog["item_id"], slot), after]) for slot in range(1, slots + 1)]
+
+
 def slot_fragments(
-    catalog: pa.Table,
+    values: Mapping[str, Sequence[str]],
     slots: int,
     field_ids: Mapping[str, str],
     *,
     blank: str | None = NEUTRAL,
-    links: LinkTokens | None = None,
+    urls: Sequence[pa.StringArray] | None = None,
 ) -> list[pa.StringArray]:
-    """Render each item's fields once per slot; the last entry of each array is the empty slot.
+    """Render each item's fields (`item_values`) once per slot; the last entry of each array is the empty slot.
 
-    `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one); `links`
-    puts a token into each link, that tells campaign, date, slot and item.
+    `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one). `urls`
+    are `linked_urls`, if links carry tokens.
 
     Shapes: `slots` arrays of (catalog rows + 1).
     """
-    values, nothing = item_values(catalog), json.dumps(blank)
+    nothing = json.dumps(blank)
     columns = {
         part: pa.array([*(nothing if text == '""' else text for text in values[part]), nothing], pa.string())
         for part in SLOT_PARTS
     }
-    before, after = _around_tokens(catalog) if links is not None else (None, None)
-    items = pa.chunked_array([*catalog["item_id"].chunks, pa.array([""], pa.string())])
     plain_urls = columns["url"]
     fragments = []
     for slot in range(1, slots + 1):
-        if links is not None:
-            linked = pc.binary_join_element_wise(before, links.of(items, slot), after, "")
+        if urls is not None:
+            linked = pa.concat_arrays([urls[slot - 1], pa.array([None], pa.string())])
             columns["url"] = pc.coalesce(linked, plain_urls)
         pieces: list[pa.Array | str] = []
         for part in SLOT_PARTS:
@@ -98,23 +108,13 @@ def slot_fragments(
     return fragments
 
 
-def _around_tokens(catalog: pa.Table) -> tuple[pa.StringArray, pa.StringArray]:
-    """Give the JSON text of each link before and after its token, null where it stays as it is (the empty slot, too).
-
-    Once for all slots: a link is split and escaped in Python, a token is joined in Arrow.
-    """
-    around = [around_token(url or "") for url in catalog["url"].to_pylist()]
-    before = [None if found is None else _json_text(found[0])[:-1] for found in around]
-    after = [None if found is None else _json_text(found[1])[1:] for found in around]
-    return pa.array([*before, None], pa.string()), pa.array([*after, None], pa.string())
-
-
 def render_contacts(
     *,
     emails: pa.StringArray,
     uids: npt.NDArray[np.uint64],
     slot_rows: Sequence[npt.NDArray[np.int64]],
     counts: npt.NDArray[np.int64],
+    contents: npt.NDArray[np.uint64],
     fragments: Sequence[pa.StringArray],
     field_ids: Mapping[str, str],
     run: str,
@@ -132,6 +132,10 @@ def render_contacts(
         pa.array(counts).cast(pa.string()),
         f'","{field_ids[UID]}":"',
         uid_texts(uids),
+        f'","{field_ids[CONTENT]}":"',
+        digests := digest_texts(contents),
+        f'","{field_ids[EXPECTED]}":"',
+        digests,
         '"',
         *(
             fragment.take(pa.array(np.where(rows < 0, len(fragment) - 1, rows)))
@@ -140,6 +144,27 @@ def render_contacts(
         "}}",
     ]
     return _join(pieces)
+
+
+def render_stamps(
+    *, emails: pa.StringArray, contents: npt.NDArray[np.uint64], field_ids: Mapping[str, str], run: str
+) -> pa.StringArray:
+    """Render contacts whose content stays: the send's date, and the content that it expects them to hold."""
+    return _join(
+        [
+            '{"email":"',
+            _escape(emails),
+            f'","custom_fields":{{"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[EXPECTED]}":"',
+            digest_texts(contents),
+            '"}}',
+        ]
+    )
+
+
+def digest_texts(contents: npt.NDArray[np.uint64]) -> pa.StringArray:
+    """Write 48 bits of each digest as eight characters of base64: they are in every contact of every night."""
+    raw = np.ascontiguousarray(contents.astype(">u8").view(np.uint8).reshape(-1, 8)[:, :6]).tobytes()
+    return pa.array(np.frombuffer(base64.urlsafe_b64encode(raw), "S8"), pa.binary()).cast(pa.string())
 
 
 def uid_texts(uids: npt.NDArray[np.uint64]) -> pa.StringArray:

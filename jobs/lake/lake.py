@@ -104,13 +104,18 @@ class Lake:
 
         Raises: StorageError if it is missing or not the file that the manifest names.
         """
-        path = f"{manifest.folder}/{entry.name}"
+        return self._read_entry(manifest.partition, manifest.folder, entry, columns)
+
+    def _read_entry(
+        self, partition: Partition, folder: str, entry: FileEntry, columns: list[str] | None = None
+    ) -> pa.Table:
+        path = f"{folder}/{entry.name}"
         data = self.storage.read(path)
         if data is None:
-            raise StorageError(f"{self.uri}/{path} is named by its manifest but missing; rebuild {manifest.partition}")
+            raise StorageError(f"{self.uri}/{path} is named by its manifest but missing; rebuild {partition}")
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise StorageError(f"{self.uri}/{path} is not the file its manifest names; rebuild {manifest.partition}")
-        schema = TABLES[manifest.partition.table].schema
+            raise StorageError(f"{self.uri}/{path} is not the file its manifest names; rebuild {partition}")
+        schema = TABLES[partition.table].schema
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         reader = pa.BufferReader(data)
         # `cast` restores nullability inside lists, which Parquet does not keep to the letter.
@@ -170,6 +175,13 @@ class Attempt:
     def writer(self, *, bucket: int = 0, name: str | None = None) -> "FileWriter":
         """Open one file for writing batch by batch; `name` is for tables whose files are not one a bucket."""
         return FileWriter(self, bucket, name or data_file_name(bucket))
+
+    def read(self, entry: FileEntry) -> pa.Table:
+        """Read back a file of this attempt before it is published, checked.
+
+        Raises: StorageError if it is missing or not the one that was written.
+        """
+        return self.lake._read_entry(self.partition, self.folder, entry)
 
     def publish(
         self,

@@ -56,36 +56,37 @@ def merge_plain(
     addresses = json.dumps(emails)
     keys = connection.execute("SELECT key_set FROM bodies WHERE body = ?", (body,)).fetchone()["key_set"]
     covered = ",".join(map(str, _covered(connection, keys)))
-    found = connection.execute(
-        f"SELECT {_OTHER_IDENTIFIER} OR NOT (c.over_key_set IS NULL OR c.over_key_set IN ({covered})) AS is_odd, "
-        "count(DISTINCT c.contact) AS people "
-        "FROM json_each(?) AS j JOIN contacts AS c ON c.email = j.value GROUP BY 1",
-        (addresses,),
-    ).fetchall()
-    if any(row["is_odd"] for row in found):
-        return None
+    newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'contacts'").fetchone()
     # A body that writes all that was there takes its place; another lies over it.
     is_whole = f"(key_set IN ({covered}) OR key_set IS NULL AND fields IS NULL)"
+    connection.execute("SAVEPOINT before_body")
+    # One look at each contact: what may not be merged like this is left out, and missing in what comes back.
     merged = connection.execute(
-        "INSERT INTO contacts (email, profile, body, position, key_set, created_at, updated_at) "
+        "INSERT INTO contacts AS c (email, profile, body, position, key_set, created_at, updated_at) "
         "SELECT j.value, '{}', ?, j.key, ?, ?, ? FROM json_each(?) AS j WHERE j.value IS NOT NULL "
         "ON CONFLICT (email) DO UPDATE SET "
         f"body = iif({is_whole}, excluded.body, body), over_body = iif({is_whole}, NULL, excluded.body), "
         f"position = iif({is_whole}, excluded.position, position), "
         f"over_position = iif({is_whole}, NULL, excluded.position), "
         f"key_set = iif({is_whole}, excluded.key_set, key_set), "
-        f"over_key_set = iif({is_whole}, NULL, excluded.key_set), updated_at = excluded.updated_at",
+        f"over_key_set = iif({is_whole}, NULL, excluded.key_set), updated_at = excluded.updated_at "
+        f"WHERE NOT {_OTHER_IDENTIFIER} AND (over_key_set IS NULL OR over_key_set IN ({covered})) RETURNING contact",
         (body, keys, at, at, addresses),
-    ).rowcount
-    created = len({email for email in emails if email is not None}) - sum(row["people"] for row in found)
+    ).fetchall()
+    contacts = [row[0] for row in merged]
+    if len(contacts) < sum(email is not None for email in emails):
+        connection.execute("ROLLBACK TO before_body")
+        return None
+    connection.execute("RELEASE before_body")
+    # Contacts are numbered in the order of their creation, and no number comes twice.
+    created = len({contact for contact in contacts if newest is None or contact > newest["seq"]})
+    numbers = json.dumps(contacts)
     for number in lists:
         added = connection.execute(
-            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, c.contact "
-            "FROM json_each(?) AS j JOIN contacts AS c ON c.email = j.value",
-            (number, addresses),
+            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, value FROM json_each(?)", (number, numbers)
         ).rowcount
         _grow_list(connection, number, added)
-    return Merged(created, merged - created)
+    return Merged(created, len(contacts) - created)
 
 
 def _covered(connection: sqlite3.Connection, keys: int) -> list[int]:

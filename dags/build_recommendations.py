@@ -1,8 +1,12 @@
 """Build the night's recommendations.
 
-Exports the day's events, catalog and users from the shop, folds them into the profiles, correlates the items and, for
-each campaign file in `dags/campaigns/`, recommends to every user. Ends in one manifest per table and campaign; the
-campaigns' `send_…` DAGs start from there.
+Exports the day's events, catalog and users from the shop, folds them into the profiles and, for each campaign file in
+`dags/campaigns/`, compares its models, correlates the items with the best, and recommends to every user. Ends in one
+manifest per table and campaign; the campaigns' `send_…` DAGs start from there.
+
+**A model that is no good does not stop the night.** Where training is not due (`[training] cadence`), or its model or
+its table is refused, the last good correlations stay for up to 14 days; `train_correlations` says so in its result, and
+so do the page *Nights* and the report of the backtest.
 
 **It never mails anybody**, so it can be run again, cleared or backfilled for any date at any time.
 
@@ -22,22 +26,31 @@ from airflow.sdk import CronDataIntervalTimetable, TaskGroup, chain, dag, task_g
 from ryml_airflow.campaigns import load_all, names
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, table_asset
 from ryml_airflow.launch import JobOperator, ReadCampaignOperator, SparkJobOperator
+from ryml_airflow.training import TrainingOperator
 from schemas.campaign import Campaign
 
 
 def campaign_tasks(campaign: Campaign):
     spark = {"campaign": campaign.name, "is_gated": True, "pool": "spark"}
-    train_correlations = []
+    training = []
     if campaign.candidates.kind == "correlations":  # a wishlist needs no model
-        train_correlations.append(
-            SparkJobOperator(
+        # A pool of its own: training takes neither a slot of the send's Spark jobs nor of anything else.
+        training = [
+            JobOperator(
+                task_id="backtest_models",
+                job="backtest_models",
+                campaign=campaign.name,
+                pool="training",
+                outlets=[table_asset("backtests")],
+            ),
+            TrainingOperator(
                 task_id="train_correlations",
                 job="train_correlations",
                 published="correlations",
-                outlets=[table_asset("correlations")],
-                **spark,
-            )
-        )
+                outlets=[table_asset("correlations"), table_asset("product_correlations")],
+                **(spark | {"pool": "training"}),
+            ),
+        ]
     recommend_items = SparkJobOperator(
         task_id="recommend_items",
         job="recommend_items",
@@ -48,7 +61,7 @@ def campaign_tasks(campaign: Campaign):
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=campaign.name, outlets=[table_asset("builds")]
     )
-    return [*train_correlations, recommend_items, finish_build]
+    return [*training, recommend_items, finish_build]
 
 
 @dag(

@@ -97,8 +97,8 @@ class RankingInputs:
         return RankedUsers(profiles, np.full(len(profiles), NO_KIND, np.int64)), len(profiles) - count
 
 
-def ranking_inputs(lake: Lake, date: dt.date, settings: RankingSettings) -> RankingInputs:
-    """Find the partitions.
+def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSettings) -> RankingInputs:
+    """Find the partitions that a campaign's lists are made from.
 
     Raises: EmptyPartitionError if one is not there, or there are no correlations of the last 14 days.
     """
@@ -106,7 +106,9 @@ def ranking_inputs(lake: Lake, date: dt.date, settings: RankingSettings) -> Rank
     correlations: Manifest | None = None
     earlier: tuple[Manifest, ...] = ()
     if settings.candidates.kind == "correlations":
-        correlations = lake.latest(CORRELATIONS.name, up_to=date, days=CORRELATIONS_MAX_AGE_DAYS)
+        correlations = lake.latest(
+            CORRELATIONS.name, up_to=date, campaign=campaign, days=CORRELATIONS_MAX_AGE_DAYS
+        )
         if correlations is None:
             raise EmptyPartitionError(
                 f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"

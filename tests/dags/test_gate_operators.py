@@ -51,7 +51,8 @@ def lake(tmp_path, monkeypatch):
 def test_every_job_that_publishes_a_gated_table_gets_the_override(dagbag):
     tasks = {task.task_id: task for task in dagbag.dags["build_recommendations"].tasks}
     assert {task_id for task_id, task in tasks.items() if getattr(task, "is_gated", False)} == GATED
-    assert len({task_id.rpartition(".")[2] for task_id in GATED}) == len(CONTRACTS)
+    # Training publishes the lists that are shown beside its correlations.
+    assert len({task_id.rpartition(".")[2] for task_id in GATED}) == len(CONTRACTS) - 1
 
 
 def test_gates_are_not_overridden_unless_somebody_asks(dagbag):

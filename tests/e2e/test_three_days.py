@@ -9,6 +9,7 @@ import pytest
 from rehearsal_fixture import held, serve
 
 from jobs import (
+    backtest_models,
     export_table,
     finish_build,
     fold_profiles,
@@ -62,6 +63,7 @@ class Night:
             export_table.main(**common, table=table, source=SOURCE, data=self.shop, buckets=4)
         index_items.main(**common)
         fold_profiles.main(**common, mailed_by=SETTINGS.name)
+        backtest_models.main(**common, campaign=CAMPAIGN)
         train_correlations.main(**common, campaign=CAMPAIGN)
         result = recommend_items.main(**common, campaign=CAMPAIGN)
         finish_build.main(**common, campaign=CAMPAIGN)

@@ -12,7 +12,7 @@ from schemas.contracts import CONTRACTS
 from schemas.tables import EVENT_TYPES
 from schemas.write_expectations import FOLDER, suite_text
 
-GATED = {"events", "catalog", "users", "profiles", "correlations", "recommendations"}
+GATED = {"events", "catalog", "users", "profiles", "correlations", "product_correlations", "recommendations"}
 
 
 def test_every_table_of_a_night_has_a_contract():

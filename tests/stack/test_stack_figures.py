@@ -27,7 +27,8 @@ RETURNED: dict[str, dict[str, Any]] = {
     "export.export_catalog": {"rows": 3_900, "read": 3_900, "quarantined": 0, "quarantined_by_reason": {}},
     "export.export_users": {"rows": 4_372},
     "fold_profiles": {"rows": 4_372},
-    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123},
+    "nightly.backtest_models": {"status": "accepted", "chosen": "cooccurrence a=0.5"},
+    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123, "status": "trained"},
     "nightly.recommend_items": {"rows": 4_372, "recommended": 4_100},
     "restocked.recommend_items": {"rows": 4_372, "recommended": 17},
 }
@@ -57,6 +58,8 @@ def instance(task_id: str, state: str | None, *, start: int | None = None, end: 
 def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
     """A campaign's figures are its own, also of a task that another campaign has under the same name."""
     of_campaign = {
+        "model": "cooccurrence a=0.5",
+        "training": "trained",
         "planned: to recommend": "4,090",
         "planned: to clear": "3",
         "planned: unchanged": "7",
@@ -90,7 +93,7 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
 
 def test_missing_keys_and_tasks_show_as_missing() -> None:
     figures = summarize_day(DAY, {"fold_profiles": {}}, {"nightly": {"plan_push": {"rows": 3}}}).figures
-    assert len(figures) == 4 + 1 + 14
+    assert len(figures) == 4 + 1 + 16
     assert {value for label, value in figures if label != "nightly"} == {"-"}
 
 

@@ -44,7 +44,11 @@ _COMPONENTS = (
     ("triggerer", ("--skip-serve-logs",)),
 )
 # One Spark job at a time fits two cores beside Airflow; four requests at a time are far below the provider's limits.
-_POOLS = (("spark", 1, "Spark jobs"), ("sendgrid", 4, "requests to the e-mail provider"))
+_POOLS = (
+    ("spark", 1, "Spark jobs"),
+    ("training", 1, "backtests and training, out of the way of the night's other jobs"),
+    ("sendgrid", 4, "requests to the e-mail provider"),
+)
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 

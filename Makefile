@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-push check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -113,6 +113,9 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
+
+bench-push: install-dev ## users per second, requests, bytes, CPU and memory of the push, beside a plain loop over the SDK
+	@PYTHONPATH=. $(python) -m bench.push --users $(if $(filter-out 5000,$(USERS)),$(USERS),1000000)
 
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .

@@ -28,7 +28,7 @@ from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
-from schemas.campaign import Campaign, load_campaign
+from schemas.campaign import Campaign, PushSettings, load_campaign
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
@@ -114,8 +114,11 @@ def main(
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
-    books.freeze_plan(this_run, manifest.content_sha256, counts, chunks)
-    return _describe(_frozen(opened, partition, books, this_run))
+    _, _, start_at = books.freeze_plan(
+        this_run, manifest.content_sha256, counts, chunks, deadline_minutes=push.deadline_minutes
+    )
+    frozen = _describe(_frozen(opened, partition, books, this_run))
+    return {**frozen, **_forecast(chunks, start_at, push)}
 
 
 def _plan_bucket(
@@ -166,6 +169,22 @@ def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> l
         ChunkPlan(number, bucket, part, users, offset)
         for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
     ]
+
+
+def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:
+    """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
+    if not chunks:
+        return {}
+    seconds = sum(chunk.users for chunk in chunks) / (push.requests_per_second * CONTACTS_PER_REQUEST)
+    last = chunks[-1]
+    seconds = max(seconds, last.offset_seconds + last.users / (push.requests_per_second * CONTACTS_PER_REQUEST))
+    end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, push.deadline_minutes * 60))
+    text = end_at.isoformat(timespec="seconds")
+    if end_at > deadline_at:
+        _log.warning("the push will end at about %s, past its deadline %s: the rest expires", text, deadline_at)
+    else:
+        _log.info("the push will end at about %s", text)
+    return {"forecast_end_at": text, "deadline_at": deadline_at.isoformat(timespec="seconds")}
 
 
 def _frozen(lake: Lake, partition: Partition, books: Ledger, this_run: Run) -> Manifest:

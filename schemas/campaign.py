@@ -72,6 +72,8 @@ class PushSettings(_Settings):
 
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
+    # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
+    deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
 
 

@@ -34,15 +34,16 @@ def main(
 ) -> dict[str, Any]:
     """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
-    group = delivery.provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
-    found = sorted(
-        {
-            (kind.partition(":")[0], canonical_address(address))
-            for kind, address in delivery.provider.suppressed_addresses()
-            # Who left another of the shop's mailings still wants this one.
-            if not kind.startswith("group_unsubscribes") or kind == f"group_unsubscribes:{group}"
-        }
-    )
+    provider, calls = delivery.provider, delivery.calls()
+    group = calls.repeat(lambda: provider.ensure_suppression_group(delivery.campaign.mail.suppression_group))
+
+    def pull() -> list[tuple[str, str]]:
+        # Of groups only the campaign's own: who left another of the shop's mailings still wants this one.
+        return sorted(
+            {(kind, canonical_address(found)) for kind, found in provider.suppressed_addresses(group_id=group)}
+        )
+
+    found = calls.repeat(pull)
     addresses = pa.array([address for _, address in found], pa.string())
     keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY))
     rows = pa.table(

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
+from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
@@ -66,6 +67,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
 
     plan = lake.manifest(Partition("chunks", run_.send_date, run_.campaign))
     manifest = receipts_attempt(lake, run_, digest).publish(files, inputs=[plan], parameters={}, metrics=dict(counts))
+    looked_at = check_sample(delivery, manifest)
     mirror = publish_mirror(lake, plan, manifest, delivery.run_id)
     delivery.ledger.mark_reconciled(run_)
     return {
@@ -75,6 +77,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
         "unchanged": planned["unchanged"],
         "withheld": planned["withheld"],
         "contacts_held": mirror.rows,
+        "contacts_read_back": looked_at,
     }
 
 

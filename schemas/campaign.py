@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.audience import AudienceSettings, ExperimentSettings
+from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
@@ -57,7 +58,7 @@ class MailSettings(_Settings):
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
     # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
-    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 27.
+    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 29.
     field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
     may_be_empty: bool = False  # true: a night on which nobody gets anything is no error
 
@@ -87,6 +88,7 @@ class Campaign(RankingSettings):
     training: TrainingSettings = TrainingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    gates: DeliveryGates = DeliveryGates()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

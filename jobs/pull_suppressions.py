@@ -55,5 +55,14 @@ def main(
     return summarise(attempt.publish([attempt.write(rows)], inputs=[], parameters={}, metrics={"kinds": kinds}))
 
 
+def _pull(delivery: Delivery) -> list[tuple[str, str]]:
+    """Ask for everyone who is suppressed; of groups only the campaign's: who left another mailing still wants this."""
+    provider = delivery.provider
+    group = provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
+    return sorted(
+        {(kind, canonical_address(address)) for kind, address in provider.suppressed_addresses(group_id=group)}
+    )
+
+
 if __name__ == "__main__":
     run(main, arg_parser())

@@ -34,6 +34,11 @@ def main(
 ) -> dict[str, Any]:
     """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
+    return pull_suppressions(delivery)
+
+
+def pull_suppressions(delivery: Delivery) -> dict[str, Any]:
+    """Publish the run's suppressions, as keyed hashes."""
     provider, calls = delivery.provider, delivery.calls()
     group = calls.repeat(lambda: provider.ensure_suppression_group(delivery.campaign.mail.suppression_group))
 
@@ -50,7 +55,9 @@ def main(
         {"address_key": pa.array(keys.view(np.int64)), "kind": pa.array([kind for kind, _ in found], pa.string())},
         schema=SUPPRESSIONS.schema,
     ).sort_by([("address_key", "ascending"), ("kind", "ascending")])
-    attempt = delivery.lake.attempt(Partition("suppressions", date, delivery.campaign.name), run_id)
+    attempt = delivery.lake.attempt(
+        Partition("suppressions", delivery.run.send_date, delivery.campaign.name), delivery.run_id
+    )
     kinds = dict(Counter(kind for kind, _ in found))
     return summarise(attempt.publish([attempt.write(rows)], inputs=[], parameters={}, metrics={"kinds": kinds}))
 

@@ -30,6 +30,7 @@ from small_night import (
 )
 
 from jobs.delivery import payload, provider_calls, shared_pace
+from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan_gates import strange_in_plan
@@ -39,12 +40,15 @@ from jobs.delivery.request_book import RequestBook
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sheet import Sheet
 from jobs.delivery.timing import Timing
+from jobs.lake.buckets import keyed_hash
 from jobs.lake.lake import Lake
+from jobs.pull_suppressions import pull_suppressions
 from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.schedule_send import schedule_send
 from schemas.delivery_gates import DeliveryGates
 from schemas.errors import EmptyPartitionError, GateError, MailError, RejectedMailError, RetryableMailError
+from schemas.layout import Partition
 from schemas.mail_fields import all_fields
 
 
@@ -536,6 +540,16 @@ def test_an_audience_unlike_the_last_seven_is_stopped(mailed, is_strange):
         strange_in_plan({"upsert": mailed, "clear": 0}, holders=9, recipients_before=[1, 1], gates=DeliveryGates())
         == []
     )
+
+
+def test_who_left_the_campaigns_group_is_suppressed_like_the_others(night):
+    night.provider.suppressed = [("group_unsubscribes", "A@Example.com "), ("bounces", "b@example.com")]
+    answers = iter([True, True, False])
+    night.provider.down = lambda: next(answers, False)  # the pull is made again where the provider fails
+    assert pull_suppressions(night.delivery)["kinds"] == {"group_unsubscribes": 1, "bounces": 1}
+    rows = night.lake.read(night.lake.manifest(Partition("suppressions", DATE, "spring")))
+    hashed = keyed_hash(pa.array(["a@example.com", "b@example.com"]), night.ledger.key(ADDRESS_KEY)).view(np.int64)
+    assert sorted(rows["address_key"].to_pylist()) == sorted(hashed.tolist())
 
 
 def test_a_contact_that_does_not_hold_what_was_confirmed_stops_the_send(night):

@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export bench-recommend bench-cold check docs golden expectations fix lock clean venv
+.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export bench-recommend bench-push bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -127,6 +127,9 @@ bench-export: install-dev ## rows per second and memory of the export beside pan
 # USERS is a small shop's by default; what is measured here is a large one's.
 bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
 	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+
+bench-push: install-dev ## users per second, requests, bytes, CPU and memory of the push, beside a plain loop over the SDK
+	@PYTHONPATH=. $(python) -m bench.push --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
 
 bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
 	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)

@@ -1,13 +1,13 @@
 """Three nights through the jobs, with a real rehearsal provider over HTTP, against what the shop's database says."""
 
 import datetime as dt
-import json
+import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from rehearsal_fixture import serve
+from rehearsal_fixture import held, serve
 from rule_oracle import RuleOracle
 
 from jobs import (
@@ -19,6 +19,7 @@ from jobs import (
     list_chunks,
     make_demo_shop,
     plan_push,
+    preview_mail,
     pull_recent_events,
     pull_suppressions,
     push_chunk,
@@ -27,12 +28,16 @@ from jobs import (
     schedule_send,
     train_correlations,
 )
+from jobs.delivery.mail_template import load_template
 from jobs.delivery.run_context import ProviderAddress
 from jobs.explain.explain import Explainer
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
 from jobs.ranking.rules import IN_LIST, RULES
+from jobs.rehearsal.handlebars import render
+from jobs.rehearsal.mailbox_pages import SENDER
 from schemas.campaign import load_campaign
+from schemas.errors import ConfigError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, slot_field
 
@@ -120,12 +125,9 @@ def provider_rows(night, query, parameters=()):
 def mails_of(night, date, campaign=SETTINGS):
     """Each mail of a date's single send: address -> custom fields by name, as they were when it was sent."""
     names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
-    rows = provider_rows(
-        night,
-        "SELECT email, fields FROM mails JOIN single_sends USING (single_send) WHERE name = ?",
-        (campaign.send_name(date),),
-    )
-    mails = {email: {names[key]: value for key, value in json.loads(fields).items()} for email, fields in rows}
+    sent = "mails WHERE single_send = (SELECT single_send FROM single_sends WHERE name = ?)"
+    rows = held(night.provider.state_path, sent, campaign.send_name(date))
+    mails = {email: {names[key]: value for key, value in fields.items()} for email, fields in rows}
     assert len(mails) == len(rows), "somebody was mailed twice"
     return mails
 
@@ -238,7 +240,8 @@ def test_every_mailed_user_sees_their_own_items(nights, date):
                 assert shown == ("", "", "", "")
                 continue
             title, url, image, price, _, _ = catalog[lists[user][slot - 1]]
-            assert shown[:3] == (title, url, image)
+            assert (shown[0], re.sub(r"[?&]ryml=[0-9a-f]{16}\Z", "", shown[1]), shown[2]) == (title, url, image)
+            assert shown[1] != url
             assert f"{price:,.2f}" in shown[3]
 
 
@@ -267,13 +270,13 @@ def test_users_who_lose_everything_are_cleared_and_not_mailed(nights):
         cleared += len(gone)
     assert cleared > 0
     names = dict(provider_rows(nights, "SELECT id, name FROM field_definitions"))
-    held = {
-        email: {names[key]: value for key, value in json.loads(fields).items()}
-        for email, fields in provider_rows(nights, "SELECT email, fields FROM contacts")
+    contacts = {
+        email: {names[key]: value for key, value in fields.items()}
+        for email, fields in held(nights.provider.state_path, "contacts")
     }
     last = {row["user_id"] for row in nights.rows("chunks", DAYS[-1]) if row["action"] == "clear"}
     for user in last:
-        fields = held[addresses[user]]
+        fields = contacts[addresses[user]]
         assert (fields["ryml_count"], fields["ryml_run"]) == ("0", DAYS[-1].isoformat())
         assert {fields[slot_field(slot, part)] for slot in range(1, SETTINGS.slots + 1) for part in SLOT_PARTS} == {""}
 
@@ -443,6 +446,29 @@ def fields_at_provider(night):
     """Each contact's custom fields by name, as the provider holds them now."""
     names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
     return {
-        email: {names[key]: value for key, value in json.loads(fields).items()}
-        for email, fields in provider_rows(night, "SELECT email, fields FROM contacts")
+        email: {names[key]: value for key, value in fields.items()}
+        for email, fields in held(night.provider.state_path, "contacts")
     }
+
+
+def test_a_preview_is_the_mail_that_was_sent(nights, tmp_path):
+    date, addresses = DAYS[-1], address_of_users(nights)
+    mails = mails_of(nights, date)
+    users = [user for user, address in sorted(addresses.items()) if address in mails][:3]
+    assert len(users) == 3
+    out = tmp_path / "preview"
+    for user in users:
+        result = preview_mail.main(
+            lake=nights.lake_uri, date=date, run_id="test", campaign=CAMPAIGN, ledger=nights.ledger, user=user, out=out
+        )
+        fields = {**SENDER, **preview_mail.LINKS, **mails[addresses[user]]}
+        template = load_template(date)
+        for suffix, content in ((".html", template.html), (".txt", template.text)):
+            path = out.with_suffix(suffix)
+            assert path.read_text("utf-8") == render(content, fields)
+            assert path.stat().st_mode & 0o077 == 0
+        assert result["rows"] == int(fields["ryml_count"]) > 0
+    with pytest.raises(ConfigError, match="no user of that id"):
+        preview_mail.main(
+            lake=nights.lake_uri, date=date, run_id="test", campaign=CAMPAIGN, ledger=nights.ledger, user="?", out=out
+        )

@@ -74,6 +74,13 @@ def send_dag(campaign: Campaign):
             pool="spark",
             outlets=[table_asset("chunks")],
         )
+        before_push = [wait_for_build, pull_suppressions, plan_push]
+        if campaign.last_look.recent_events:
+            looked = {"settings": ["source", "data"], "outlets": [table_asset("recent_events")]}
+            pull_recent_events = JobOperator(
+                task_id="pull_recent_events", job="pull_recent_events", campaign=campaign.name, **looked
+            )
+            before_push.append(pull_recent_events)
         list_chunks = JobOperator(task_id="list_chunks", job="list_chunks", result_key="chunks", **delivery)
 
         @task_group(tooltip="Each chunk waits for its place on the ramp without holding a slot, then is pushed")
@@ -102,7 +109,7 @@ def send_dag(campaign: Campaign):
             pool="sendgrid",
             **provider,
         )
-        chain(wait_for_build, pull_suppressions, plan_push, list_chunks, pushed, reconcile_push, schedule_send)
+        chain(*before_push, list_chunks, pushed, reconcile_push, schedule_send)
 
     return send()
 

@@ -1,6 +1,6 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
-Reads:  chunks and users of the date, the newest catalog, the ledger
+Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
 Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
@@ -8,6 +8,7 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 
 import argparse
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.command_line import run
-from jobs.delivery.addresses import UID_KEY
+from jobs.delivery.addresses import LINK_KEY, UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.engine import Pusher
+from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
-from jobs.delivery.payload import item_values, render_contacts, render_stamps, slot_fragments
+from jobs.delivery.link_tokens import LinkTokens
+from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
 from jobs.delivery.provider_calls import LEASE_SECONDS
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
@@ -30,13 +33,14 @@ from jobs.delivery.run_list import ensure_run_list
 from jobs.delivery.sheet import Sheet
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
-from jobs.lake.manifest import Manifest
-from schemas.errors import GateError
+from jobs.lake.manifest import Manifest, Window
+from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
-from schemas.tables import RECEIPTS
+from schemas.tables import RECEIPTS, RECENT_EVENTS
 
 CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
+LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
 
 
@@ -95,8 +99,9 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     plan, (digest, _, _) = delivery.lake.manifest(Partition("chunks", date, name)), delivery.ledger.plan(delivery.run)
     if plan.content_sha256 != digest:
         raise GateError(f"{plan.partition} is not the plan that the ledger froze; nothing was pushed. Restore it")
-    newest = newest_catalog(delivery.lake, date).to_bytes().decode()
-    catalog = Manifest.from_bytes(delivery.ledger.pin_catalog(delivery.run, claim, newest).encode(), "the ledger")
+    catalog, recent = _pinned(delivery, claim)
+    read_at = looked_at(recent, date)
+    events = delivery.lake.read(recent, bucket=claim.plan.bucket) if recent else None
     rows = read_chunk(
         delivery.lake,
         plan,
@@ -105,7 +110,9 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
         claim.plan,
         slots=delivery.campaign.slots,
         min_items=delivery.campaign.min_items,
+        look=LastLook(delivery.campaign, events, read_at),
     )
+    rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
     slots = delivery.campaign.slots
     own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
@@ -123,8 +130,35 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     state = "confirmed" if pusher.push(sheet) else "expired"
     counts = pusher.counts()
     counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
     delivery.ledger.close_chunk(delivery.run, claim, state, counts)
     return Claim(claim.plan, claim.epoch, state, counts)
+
+
+def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
+    """The catalog and the events since the build that the chunk's first worker saw: a retry gives the same bytes.
+
+    Raises: EmptyPartitionError if the campaign asks for these events and nobody read them.
+    """
+    date, settings = delivery.run.send_date, delivery.campaign
+    recent = delivery.lake.find(Partition(RECENT_EVENTS.name, date, settings.name))
+    if settings.last_look.recent_events and recent is None:
+        raise EmptyPartitionError(
+            f"{settings.name} takes a last look at recent events, and those of {date} were not read; run "
+            "pull_recent_events, or set last_look.recent_events = false. Nothing was pushed"
+        )
+    seen = [newest_catalog(delivery.lake, date), *([recent] if settings.last_look.recent_events and recent else [])]
+    text = json.dumps([manifest.to_bytes().decode() for manifest in seen])
+    held = json.loads(delivery.ledger.pin_catalog(delivery.run, claim, text))
+    catalog, *more = (Manifest.from_bytes(one.encode(), "the ledger") for one in held)
+    return catalog, more[0] if more else None
+
+
+def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
+    """Say up to when what users did is known to the lists: when it was read last, else the end of the date."""
+    if recent is None:
+        return Window.of_days(date, date).end_at
+    return dt.datetime.fromisoformat(recent.metrics["read_at"])
 
 
 def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dict[str, str], list_id: str) -> Sheet:
@@ -138,7 +172,9 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     contents = content_digests(uids, rows.slot_rows, items)
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
-    fragments = slot_fragments(values, delivery.campaign.slots, field_ids)
+    slots = delivery.campaign.slots
+    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
+    fragments = slot_fragments(values, slots, field_ids, urls=linked_urls(rows.catalog, slots, tokens))
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:

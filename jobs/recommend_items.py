@@ -62,7 +62,7 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
-    inputs, parameters = ranking_inputs(opened, date, settings), settings.ranking_parameters()
+    inputs, parameters = ranking_inputs(opened, date, settings.name, settings), settings.ranking_parameters()
     if found := opened.reusable(partition, inputs=inputs.manifests, parameters=parameters):
         return summarise(found)
 

@@ -21,8 +21,12 @@ def open_session(app_name: str) -> SparkSession:
     return SparkSession.builder.appName(app_name).getOrCreate()
 
 
-def map_parts(spark: SparkSession, work: Callable[[T], R], parts: Sequence[T], what: str) -> list[R]:
-    """Run `work` once for each part, one Spark task a part, and return the results in the parts' order.
+def map_parts(
+    spark: SparkSession, work: Callable[[T], R], parts: Sequence[T], what: str, *, partitions: int | None = None
+) -> list[R]:
+    """Run `work` once for each part, and return the results in the parts' order.
+
+    One Spark task a part, or `partitions` tasks in all, each with its run of parts.
 
     `work` reads and writes the lake itself and returns something small. Spark may run a part twice (a lost worker,
     speculation): each try writes files of the attempt anew, and only the driver's publish makes them count.
@@ -31,4 +35,5 @@ def map_parts(spark: SparkSession, work: Callable[[T], R], parts: Sequence[T], w
     if not parts:
         return []
     # No shuffle and no broadcast: what a part needs travels in its own closure.
-    return spark.sparkContext.parallelize(parts, numSlices=len(parts)).map(work).collect()
+    slices = min(partitions or len(parts), len(parts))
+    return spark.sparkContext.parallelize(parts, numSlices=slices).map(work).collect()

@@ -1,7 +1,10 @@
-"""Correlate the items: the best others of each, from who showed interest in both.
+"""Correlate the items: the best others of each, by the model that the backtest of the date chose.
 
-Reads:  profiles of the date, item_index, the campaign's training settings
-Writes: correlations of the date
+Where the date is not due, or its model or its table is refused, the last good correlations stay, and the answer says
+so; the night goes on with them for 14 days.
+
+Reads:  profiles and backtests of the date, item_index, the product_correlations before it, the campaign's settings
+Writes: correlations and product_correlations of the campaign and date
 Run:    python -m jobs.train_correlations --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml
 """
@@ -11,47 +14,50 @@ import datetime as dt
 import functools
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.backtest.outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
+from jobs.backtest.recompute import Evidence, rows_that_differ
+from jobs.backtest.split import micros
+from jobs.backtest.table_gate import TOO_FEW, as_matrix, hit_rate_of_popularity, read_back, sampled_items
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.list_columns import flat, lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
-from jobs.lake.summary import summarise
-from jobs.profiles.fold import Records, records_of_profiles
 from jobs.profiles.pairs import pairs_of_profiles
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed, observe
 from jobs.quality.override import GateOverride
-from jobs.ranking.cooccurrence import correlate_block, normalised
-from schemas.campaign import TrainingSettings, load_campaign
+from jobs.ranking.interactions import DAY, Interest, in_order, user_order
+from jobs.ranking.item_model import fit, load, save
+from jobs.ranking.neighbours import Together, co_occurring
+from jobs.ranking.steady_lists import SHOWN, replaced_without_gain, shown_lists
+from jobs.ranking.training_window import choose_window, count_days
+from schemas.campaign import Campaign, load_campaign
 from schemas.contracts import CONTRACTS
-from schemas.errors import EmptyPartitionError
+from schemas.errors import EmptyPartitionError, GateError
+from schemas.item_models import ItemModelSettings
 from schemas.layout import Partition
-from schemas.tables import CORRELATIONS, EVENT_TYPES
+from schemas.tables import CORRELATIONS, PRODUCT_CORRELATIONS
 
-TOP = 20  # correlated items kept per item
-MIN_SUPPORT = 2  # users in common; one shared user is a coincidence
-_DAY = 86_400_000_000  # microseconds
-# Interest counts once per user and item, whatever its type; removals and refunds only undo.
-_INTEREST = np.array([1.0 if name in ("view", "cart_add", "wishlist_add", "purchase") else 0.0 for name in EVENT_TYPES])
 # Items a task correlates: small enough for many tasks, large enough to be worth one (measured 0.1 s at 2,000).
-_BLOCK_ITEMS = 2_000
+_BLOCK_ITEMS: Final = 2_000
+_MODEL: Final = "model"
 
 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__, campaign=True)
-    parser.add_argument("--top", type=int, default=TOP, help="correlated items kept per item")
-    parser.add_argument("--min-support", type=int, default=MIN_SUPPORT, help="users in common that a pair needs")
+    parser.add_argument("--partitions", type=int, help="Spark partitions that the work is spread over (one a part)")
     return parser
 
 
@@ -61,125 +67,142 @@ def main(
     date: dt.date,
     run_id: str,
     campaign: Path,
-    top: int = TOP,
-    min_support: int = MIN_SUPPORT,
+    partitions: int | None = None,
     override: GateOverride | None = None,
 ) -> dict[str, Any]:
-    """Publish the date's correlations; return how many items have some, the pairs, and the window they came from.
+    """Publish the date's correlations, if they are due and good; return what the night goes on with, and why.
 
-    Raises: EmptyPartitionError if the widest window holds too few records, or no two items share enough users;
-    GateError if the contract of the correlations does not hold.
+    Raises: EmptyPartitionError if the widest window holds too few records, no two items share enough users, or the
+    date has no backtest; GateError if what was made is refused and there are no last good correlations.
     """
-    opened, training = Lake.open(lake), load_campaign(campaign).training
-    partition = Partition("correlations", date)
-    profiles = opened.manifest(Partition("profiles", date))
-    parameters = {"top": top, "min_support": min_support, "training": training.model_dump()}
-    if found := opened.reusable(partition, inputs=[profiles], parameters=parameters):
-        return summarise(found)
+    opened, settings = Lake.open(lake), load_campaign(campaign)
+    if is_due(opened, settings, date) and opened.find(Partition("backtests", date, settings.name)) is None:
+        raise EmptyPartitionError(
+            f"{Partition('backtests', date, settings.name)} was never published; run backtest_models for {date} first"
+        )
+    if needs_training(opened, settings, date):
+        try:
+            correlations = _train(opened, settings, date, run_id, partitions, override)
+            _publish_shown(opened, settings, date, run_id, correlations, override)
+        except GateError:
+            if last_good(opened, settings, date) is None:
+                raise
+    return outcome(opened, settings, date)
+
+
+def _train(
+    lake: Lake, campaign: Campaign, date: dt.date, run_id: str, partitions: int | None, override: GateOverride | None
+) -> Manifest:
+    """Train with the chosen model and publish the correlations."""
+    training, partition = campaign.training, Partition("correlations", date, campaign.name)
+    profiles = lake.manifest(Partition("profiles", date))
+    backtest = lake.manifest(Partition("backtests", date, campaign.name))
+    model = model_of(backtest.metrics[MODEL])
+    if model is None:
+        raise EmptyPartitionError(f"{backtest.partition} is of another release; run backtest_models for {date} again")
+    inputs = [profiles, backtest]
+    parameters = {MODEL: model.model_dump(mode="json"), "training": training.table_parameters()}
+    if found := lake.reusable(partition, inputs=inputs, parameters=parameters):
+        return found
 
     from jobs.spark_session import map_parts, open_session
 
     spark = open_session("train_correlations")
-    attempt = opened.attempt(partition, run_id)
-    items = len(read_index(opened))
-    until = _micros(Window.of_days(date, date).end_at)
-    count = functools.partial(_count_days, opened, profiles, until, training.max_window_days)
-    per_day = np.sum(map_parts(spark, count, range(opened.buckets), "count records by day"), axis=0)
-    window_days, records = choose_window(per_day, training)
+    attempt, items = lake.attempt(partition, run_id), len(read_index(lake))
+    until = micros(Window.of_days(date, date).end_at)
+    each = functools.partial(map_parts, spark, partitions=partitions)
+    per_day = each(functools.partial(count_days, lake, profiles, training, until), range(lake.buckets), "count records")
+    window_days, records = choose_window(np.sum(per_day, axis=0), training)
+    interest = Interest.of(training, since=until - window_days * DAY, until=until)
     with tempfile.TemporaryDirectory(prefix="ryml-train-") as folder:
         scratch = Scratch(Path(folder))
-        read = functools.partial(_read_bucket, opened, profiles, scratch, items, until - window_days * _DAY, until)
-        map_parts(spark, read, range(opened.buckets), "read user buckets")
-        matrix = sparse.vstack([scratch.load(f"bucket-{bucket}") for bucket in range(opened.buckets)], format="csr")
-        by_users = normalised(matrix)
-        scratch.save("users_by_items", by_users)
-        scratch.save("items_by_users", by_users.T.tocsr())
-        correlate = functools.partial(_correlate_block, attempt, scratch, top, min_support)
-        results = map_parts(spark, correlate, range(0, items, _BLOCK_ITEMS), "correlate item blocks")
-    observed = Observed.total(counted for _, counted in results)
-    pairs = observed.sums["pairs"]
-    if pairs == 0:
+        read = functools.partial(_read_bucket, lake, profiles, scratch, interest, items)
+        orders = each(read, range(lake.buckets), "read user buckets")
+        interactions = in_order([scratch.load(f"bucket-{bucket}") for bucket in range(lake.buckets)], orders)
+        _lay_out(scratch, interactions, model)
+        work = _Work(attempt, scratch, model, training.depth, training.min_support, items)
+        results = each(functools.partial(correlate_block, work), range(0, items, _BLOCK_ITEMS), "correlate item blocks")
+    files, observed = [entry for entry, _ in results], Observed.total(counted for _, counted in results)
+    if observed.sums["pairs"] == 0:
         raise EmptyPartitionError(
-            f"no two items share {min_support} users in the {window_days} days up to {date}; export more history or "
-            "lower --min-support"
+            f"no two items share {training.min_support} users in the {window_days} days up to {date}; export more "
+            "history or lower training.min_support"
         )
-    metrics = {
-        "pairs": pairs,
-        "records": records,
-        "window_days": window_days,
-        "interactions": int(matrix.nnz),
-        "users": int(matrix.shape[0]),
+    hit_rate = hit_rate_of_popularity(interactions, as_matrix((read_back(attempt, entry) for entry in files), items))
+    figures = {
+        "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(interactions.indices)),
+        **{name: observed.sums[name] for name in _COUNTED},
     }
-    manifest = publish_checked(
+    return publish_checked(
         attempt,
-        [entry for entry, _ in results],
+        files,
         observed,
-        inputs=[profiles],
+        inputs=inputs,
         parameters=parameters,
-        metrics=metrics,
-        figures={
-            "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(matrix.indices)),
-            **{name: observed.sums[name] for name in ("self_neighbours", "items_not_in_index")},
+        metrics={
+            "pairs": observed.sums["pairs"],
+            "records": records,
+            "window_days": window_days,
+            "interactions": int(interactions.nnz),
+            "users": int(interactions.shape[0]),
         },
+        figures=figures if hit_rate is None else {**figures, "hit_rate_of_popularity": hit_rate},
+        missing=TOO_FEW,
         override=override,
     )
-    return summarise(manifest)
 
 
-def choose_window(per_day: npt.NDArray[np.int64], training: TrainingSettings) -> tuple[int, int]:
-    """Choose the narrowest window, from `window_days` on, that holds `min_records`; return its days and records.
-
-    Shapes: per_day counts the records of each day, the newest first, `max_window_days` of them.
-    Raises: EmptyPartitionError if the widest holds fewer, unless the campaign allows it.
-    """
-    total = np.cumsum(per_day)
-    enough = np.flatnonzero(total >= training.min_records)
-    if len(enough):
-        days = max(int(enough[0]) + 1, training.window_days)
-        return days, int(total[days - 1])
-    if not training.allow_less or total[-1] == 0:
-        raise EmptyPartitionError(
-            f"the widest window of {training.max_window_days} days holds {total[-1]:,} training records, expected "
-            f"{training.min_records:,}; export more history, or lower training.min_records or set training.allow_less "
-            "in the campaign. The correlations of the last good day stay"
-        )
-    return training.max_window_days, int(total[-1])
+_COUNTED: Final = ("self_neighbours", "items_not_in_index", "rows_recomputed", "rows_recomputed_differently")
 
 
-def _interest_at(records: Records) -> npt.NDArray[np.int64]:
-    """When each record that shows interest last did so; the others are left out."""
-    at: npt.NDArray[np.int64] = records.last_at[_INTEREST[records.event_type] > 0]
-    return at
+@dataclass(frozen=True)
+class _Work:
+    """What a task needs to correlate a block of items."""
 
-
-def _count_days(lake: Lake, profiles: Manifest, until: int, max_window_days: int, bucket: int) -> npt.NDArray[np.int64]:
-    """Count one bucket's records of interest by their age in whole days."""
-    rows = lake.read(profiles, bucket=bucket)
-    age_days = (until - 1 - _interest_at(records_of_profiles(rows, np.zeros(len(rows), np.int64)))) // _DAY
-    inside = age_days[(age_days >= 0) & (age_days < max_window_days)]
-    return np.bincount(inside, minlength=max_window_days)
+    attempt: Attempt
+    scratch: Scratch
+    model: ItemModelSettings
+    depth: int
+    min_support: int
+    items: int
 
 
 def _read_bucket(
-    lake: Lake, profiles: Manifest, scratch: Scratch, items: int, since: int, until: int, bucket: int
-) -> None:
-    """Lay one bucket's interest out as a 0/1 matrix, rows in user order."""
-    pairs = pairs_of_profiles(lake.read(profiles, bucket=bucket))
-    # A half-life does not matter here: any weight above 0 counts as 1.
-    weight = pairs.interest(_INTEREST, half_life_days=366, now=until)
-    never = np.iinfo(np.int64).min
-    last = np.where(_INTEREST > 0, pairs.last_at, never).max(axis=1, initial=never)
-    shown = (weight > 0) & (last >= since) & (last < until)
-    scratch.save(f"bucket-{bucket}", pairs.matrix(shown, np.ones(len(weight), np.float32), items))
+    lake: Lake, profiles: Manifest, scratch: Scratch, interest: Interest, items: int, bucket: int
+) -> npt.NDArray[np.uint64]:
+    """Lay one bucket's interactions out; return the order of its users."""
+    rows = lake.read(profiles, bucket=bucket)
+    scratch.save(f"bucket-{bucket}", interest.matrix(pairs_of_profiles(rows), items))
+    return user_order(rows["user_id"])
 
 
-def _correlate_block(
-    attempt: Attempt, scratch: Scratch, top: int, min_support: int, first: int
-) -> tuple[FileEntry, Observed]:
-    block = scratch.load("items_by_users")[first : first + _BLOCK_ITEMS]
-    rows = correlate_block(block, scratch.load("users_by_items"), first, top=top, min_support=min_support)
-    items = scratch.load("items_by_users").shape[0]
-    return attempt.write(rows, bucket=first // _BLOCK_ITEMS), _observe_block(rows, items)
+def _lay_out(scratch: Scratch, interactions: sparse.csr_array, model: ItemModelSettings) -> None:
+    """Write what all tasks share: the fitted model, who did what together, and the interactions for the gate."""
+    save(fit(interactions, model), model, scratch, _MODEL)
+    Together.of(interactions).save(scratch, "together")
+    Evidence.of(interactions).save(scratch, "evidence")
+
+
+def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
+    """Write one block of items, read it back, and make some of its rows once more."""
+    last = min(first + _BLOCK_ITEMS, work.items)
+    entry = work.attempt.write(rows_of_block(work, first, last), bucket=first // _BLOCK_ITEMS)
+    written, sample = read_back(work.attempt, entry), sampled_items(first, last)
+    different = rows_that_differ(
+        written, sample, Evidence.load(work.scratch, "evidence"), work.model, depth=work.depth,
+        min_support=work.min_support,
+    )  # fmt: skip
+    observed = _observe_block(written, work.items)
+    observed.sums["rows_recomputed"] += len(sample)
+    observed.sums["rows_recomputed_differently"] += len(different)
+    return entry, observed
+
+
+def rows_of_block(work: _Work, first: int, last: int) -> pa.Table:
+    """Find the others of items first…last-1. Neighbours from elsewhere (the hybrid's) are to be merged in here."""
+    model, together = load(work.scratch, _MODEL), Together.load(work.scratch, "together")
+    found = co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
+    return found.as_table(first)
 
 
 def _observe_block(rows: pa.Table, items: int) -> Observed:
@@ -191,8 +214,35 @@ def _observe_block(rows: pa.Table, items: int) -> Observed:
     return observed
 
 
-def _micros(instant: dt.datetime) -> int:
-    return int(instant.timestamp()) * 1_000_000
+def _publish_shown(
+    lake: Lake, campaign: Campaign, date: dt.date, run_id: str, correlations: Manifest, override: GateOverride | None
+) -> None:
+    """Publish the lists that are shown, as steady as the campaign wants them."""
+    partition, min_gain = Partition("product_correlations", date, campaign.name), campaign.training.min_gain
+    before = last_shown(lake, campaign, date)
+    inputs = [correlations, before] if before else [correlations]
+    parameters = {"min_gain": min_gain, "shown": SHOWN}
+    if lake.reusable(partition, inputs=inputs, parameters=parameters):
+        return
+    index, deep = read_index(lake), lake.read(correlations)
+    held = lake.read(before) if before else None
+    shown, churn = shown_lists(deep, held, index, min_gain)
+    attempt = lake.attempt(partition, run_id)
+    wrong = int((lengths(shown["other_item_id"]) != np.minimum(lengths(deep["other_item"]), SHOWN)).sum())
+    publish_checked(
+        attempt,
+        [attempt.write(shown)],
+        observe(CONTRACTS[PRODUCT_CORRELATIONS.name], shown),
+        inputs=inputs,
+        parameters=parameters,
+        metrics={"pairs": int(lengths(shown["other_item_id"]).sum()), "churn": round(churn, 6)},
+        figures={
+            "rows_of_correlations": len(shown) / len(deep),
+            "lists_of_wrong_length": wrong,
+            "replaced_without_gain": replaced_without_gain(deep, shown, held, index, min_gain),
+        },
+        override=override,
+    )
 
 
 if __name__ == "__main__":

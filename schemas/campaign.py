@@ -14,11 +14,14 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.audience import AudienceSettings, ExperimentSettings
+from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
 from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
+from schemas.last_look import LastLookSettings
 from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
+from schemas.training import TrainingSettings
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -26,25 +29,6 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrainingSettings(_Settings):
-    """How much history the correlations are learned from.
-
-    The window starts at `window_days` and is widened day by day, to `max_window_days` at most, until it holds
-    `min_records` records (one per user, item and kind of interest).
-    """
-
-    min_records: Annotated[int, Field(ge=1)] = 5_000_000
-    window_days: Annotated[int, Field(ge=1, le=3660)] = 90
-    max_window_days: Annotated[int, Field(ge=1, le=3660)] = 366
-    allow_less: bool = False  # true: train on whatever the widest window holds
-
-    @model_validator(mode="after")
-    def _widens(self) -> Self:
-        if self.max_window_days < self.window_days:
-            raise ValueError(f"max_window_days {self.max_window_days} is less than window_days {self.window_days}")
-        return self
 
 
 class MailSettings(_Settings):
@@ -86,8 +70,12 @@ class Campaign(RankingSettings):
     audience: AudienceSettings = AudienceSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     training: TrainingSettings = TrainingSettings()
+    hybrid: HybridSettings = HybridSettings()
+    trending: TrendingSettings = TrendingSettings()
+    exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    last_look: LastLookSettings = LastLookSettings()
     gates: DeliveryGates = DeliveryGates()
 
     @model_validator(mode="after")

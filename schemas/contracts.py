@@ -26,13 +26,20 @@ from schemas.checks import (
 )
 from schemas.tables import (
     CATALOG,
+    CORRELATION_SOURCES,
     CORRELATIONS,
     EVENT_TYPES,
     EVENTS,
+    HYBRID_FEATURES,
+    HYBRID_ITEMS,
+    HYBRID_SIDES,
+    HYBRID_USERS,
+    PRODUCT_CORRELATIONS,
     PROFILES,
     RECOMMEND_OUTCOMES,
     RECOMMENDATION_SOURCES,
     RECOMMENDATIONS,
+    TRENDING,
     USERS,
     Table,
 )
@@ -110,6 +117,9 @@ _EVENTS: Final = Contract(
         # Of 299 days of the Online Retail data, a small shop, 5 lie below a third (4 of them just before Christmas), 11
         # below a half, and none above 2.3 times. Black Friday brings large shops three to four times a Friday.
         _rows_of_weekday_median("rows_of_last_day", at_least=0.33, at_most=5.0),
+        # A file that lacks half of its day has half of the hours, while a slow day has as many as any. Of the same 299
+        # days one lies below: the last one, whose data does end at noon. A half lost by time leaves 0.5 of the hours.
+        _rows_of_weekday_median("hours_of_last_day", at_least=0.6, at_most=3.0),
         USED_SHARE,
         Check(
             "newest_hours_before_end",
@@ -218,13 +228,14 @@ _CORRELATIONS: Final = Contract(
     CORRELATIONS,
     columns=(
         Unique("item", across_files=True),
-        Parallel("other_item", ("score", "support")),
+        Parallel("other_item", ("score", "support", "source")),
         Between("item", 0),
         Between("other_item", 0),
         Finite("score"),
-        # A cosine; single precision may end a little above 1.
-        Between("score", above=0, at_most=1.001),
-        Between("support", 1),
+        # Far below the penalty in jobs/ranking/recommend.py, so that an excluded item stays excluded.
+        Between("score", above=0, at_most=1e6),
+        Between("support", 0),
+        Between("source", 0, len(CORRELATION_SOURCES) - 1),
     ),
     figures=(
         of_last_good("rows", at_least=0.7, at_most=3.0, why="items with neighbours against the last good training"),
@@ -237,6 +248,91 @@ _CORRELATIONS: Final = Contract(
         ),
         Check("self_neighbours", "no item is its own neighbour", at_most=0),
         Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("rows_recomputed", "rows that were made once more, straight from the interactions", at_least=1),
+        Check("rows_recomputed_differently", "a row that is made once more is the same", at_most=0),
+        Check(
+            "hit_rate_of_popularity",
+            "how often the lists find an item that a user has, the user's others given; against the most popular items",
+            above=1,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_PRODUCT_CORRELATIONS: Final = Contract(
+    PRODUCT_CORRELATIONS,
+    columns=(
+        Unique("item_id", across_files=True),
+        Parallel("other_item_id", ("score", "support", "source")),
+        Finite("score"),
+        Between("score", above=0),
+        Between("support", 0),
+    ),
+    figures=(
+        Check("rows_of_correlations", "one row per row of the correlations", at_least=1, at_most=1),
+        Check("lists_of_wrong_length", "lists have 20 items, or all there are", at_most=0),
+        Check("replaced_without_gain", "no item was replaced by one that is not better by min_gain", at_most=0),
+    ),
+)
+
+_HYBRID_FEATURES: Final = Contract(
+    HYBRID_FEATURES,
+    columns=(OneOf("side", HYBRID_SIDES), Finite("bias"), Finite("vector")),
+    figures=(
+        of_last_good("rows", at_least=0.3, at_most=3.0, why="features against the last good model"),
+        Check("vectors_of_wrong_length", "every vector has the model's components", at_most=0),
+        Check("largest_number", "numbers of a training that ran away are finite at first, but large", at_most=100),
+    ),
+)
+
+_HYBRID_ITEMS: Final = Contract(
+    HYBRID_ITEMS,
+    columns=(Unique("item", across_files=True), Between("item", 0)),
+    figures=(
+        of_last_good("rows", at_least=0.7, at_most=3.0, why="items with a vector against the last good model"),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("vectors_of_wrong_length", "every vector has the model's components and the length of all", at_most=0),
+        Check("rows_made_once_more", "rows that were made anew from the features of their item", at_least=1),
+        Check("rows_made_differently", "a row that is made anew is the same", at_most=0),
+        Check(
+            "pairs_told_apart",
+            "standard deviations from chance at which two items of one user are told from somebody else's",
+            at_least=3,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_HYBRID_USERS: Final = Contract(
+    HYBRID_USERS,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0, at_most=1),
+    ),
+    figures=(
+        Check("rows_of_nothing_known", "one row is for users of whom nothing is known", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
+_TRENDING: Final = Contract(
+    TRENDING,
+    columns=(
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0),
+    ),
+    figures=(
+        of_last_good("rows", at_least=0.5, at_most=3.0, why="categories in demand against the last good night"),
+        Check("rows_of_everything", "one row is for all categories together", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
     ),
 )
 
@@ -293,11 +389,11 @@ _RECOMMENDATIONS: Final = Contract(
             at_least=0.5,
             why="share of the eligible items that anybody is shown, against the last good night",
         ),
-        # The rest comes from the fallback ladder: the same few items for many.
+        # The rest comes from the fallback ladder. A shop of which few users did anything yet has few of their own.
         Check(
             "own_items_share",
             "share of recommended items that go with the user's own; the others are fallbacks",
-            at_least=0.1,
+            at_least=0.01,
             overridable=True,
         ),
         of_last_good(
@@ -317,5 +413,17 @@ _RECOMMENDATIONS: Final = Contract(
 
 CONTRACTS: Final = {
     contract.table.name: contract
-    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _RECOMMENDATIONS)
+    for contract in (
+        _EVENTS,
+        _CATALOG,
+        _USERS,
+        _PROFILES,
+        _CORRELATIONS,
+        _PRODUCT_CORRELATIONS,
+        _HYBRID_FEATURES,
+        _HYBRID_ITEMS,
+        _HYBRID_USERS,
+        _TRENDING,
+        _RECOMMENDATIONS,
+    )
 }

@@ -11,7 +11,7 @@ from typing import Any
 REFUSED: list[str] = []  # every address that was asked for, for the test of the guard
 
 
-class ReachedOut(Exception):  # noqa: N818 - not an OSError on purpose: nothing may retry or swallow it
+class ReachedOut(Exception):
     """A test tried to connect to another machine."""
 
 

@@ -358,7 +358,7 @@ class Ledger:
             )
 
     def pin_catalog(self, run: Run, claim: Claim, manifest: str) -> str:
-        """Settle which catalog a chunk is rendered from: its first worker's. A retry then gives the same bytes."""
+        """Settle what a chunk is rendered from: what its first worker saw. A retry then gives the same bytes."""
         where = (*run.of(chunks), chunks.c.chunk == claim.plan.chunk)
         with self.writing() as connection:
             self.check_epoch(connection, run, claim)
@@ -400,6 +400,12 @@ class Ledger:
             for name, number in {**request.counts, "requests": 1}.items():
                 counts[name] = counts.get(name, 0) + number
         return [(_chunk_plan(row), row.state, *found[row.chunk]) for row in rows]
+
+    def chunk_counts(self, run: Run) -> list[dict[str, int]]:
+        """Return what each closed chunk counted."""
+        with self.reading() as connection:
+            rows = connection.scalars(sa.select(chunks.c.counts).where(*run.of(chunks)).order_by(chunks.c.chunk))
+            return [dict(counts) for counts in rows if counts]
 
     # Barrier and send
 

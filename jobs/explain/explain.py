@@ -61,7 +61,7 @@ class Explainer:
         made = lake.manifest(Partition("recommendations", date, campaign))
         pinned = PinnedLake.of(lake, made)
         settings = RankingSettings.model_validate(made.parameters)
-        inputs = ranking_inputs(pinned, date, settings)
+        inputs = ranking_inputs(pinned, date, campaign, settings)
         index = read_index(pinned)
         catalog = pinned.read(inputs.catalog, columns=["item_id", "title"])
         titles = dict(zip(to_items(index, catalog["item_id"]).to_pylist(), catalog["title"].to_pylist(), strict=True))

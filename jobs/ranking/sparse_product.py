@@ -88,3 +88,43 @@ def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> R
         np.concatenate((columns[stays], again[1]))[order],
         np.concatenate((scores[stays], again[2]))[order],
     )
+
+
+# Whole numbers up to twice this are exact in single precision.
+_MARK = float(2**23)
+
+
+def counts_of_pairs(a: sparse.csr_array, b: sparse.csr_array, pairs: sparse.csr_array) -> npt.NDArray[np.int32]:
+    """Count, for each pair given, the terms of its entry of A · B, where A and B hold ones alone.
+
+    The product [A | M·P] · [B ; I] has M + count where P, the pattern of the pairs, has an entry, and less than M
+    elsewhere, where its threshold drops it: nothing is ever there but what was asked for.
+    Shapes: a (rows, k), b as `marked` makes it (k + columns, columns), pairs (rows, columns); the answer is parallel to
+            pairs.data.
+    Units: counts below 2^23.
+    """
+    if pairs.nnz == 0:
+        return np.empty(0, np.int32)
+    marks = sparse.csr_array((np.full(pairs.nnz, _MARK, np.float32), pairs.indices, pairs.indptr), shape=pairs.shape)
+    marked_a = sparse.hstack([a, marks], format="csr", dtype=np.float32)
+    found = sp_matmul_topn(
+        sparse.csr_matrix(marked_a), sparse.csr_matrix(b), top_n=int(np.diff(pairs.indptr).max()),
+        threshold=_MARK - 0.5, n_threads=1,
+    )  # fmt: skip
+    row = np.repeat(np.arange(pairs.shape[0], dtype=np.int64), np.diff(pairs.indptr))
+    key, wanted = _keys(found), row * pairs.shape[1] + pairs.indices
+    order = np.argsort(key)
+    place = order[np.searchsorted(key[order], wanted)]
+    counts: npt.NDArray[np.int32] = (found.data[place] - _MARK).astype(np.int32)
+    return counts
+
+
+def marked(b: sparse.csr_array) -> sparse.csr_array:
+    """Lay the ones of B out as `counts_of_pairs` takes them: B over the identity."""
+    ones = sparse.csr_array((np.ones(b.nnz, np.float32), b.indices, b.indptr), shape=b.shape)
+    return sparse.vstack([ones, sparse.eye_array(b.shape[1], format="csr", dtype=np.float32)], format="csr")
+
+
+def _keys(matrix: sparse.csr_array) -> npt.NDArray[np.int64]:
+    row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    return row * matrix.shape[1] + matrix.indices

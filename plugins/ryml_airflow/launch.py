@@ -36,7 +36,7 @@ def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
+def publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
     """Put the counts beside the asset, where the UI shows them."""
     for outlet in operator.outlets:
         if isinstance(outlet, Asset):
@@ -101,7 +101,7 @@ class JobOperator(BaseOperator):
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), date=dt.date.fromisoformat(self.job_date), run_id=self.job_run_id, **options
         )
-        _publish_counts(self, context, result)
+        publish_counts(self, context, result)
         return result[self.result_key] if self.result_key else result
 
 
@@ -234,15 +234,11 @@ class SparkJobOperator(SparkSubmitOperator):
         Raises: GateError, which no retry cures, if the job's gate stopped it; AirflowException for anything else.
         """
         from jobs.lake.lake import Lake
-        from jobs.lake.summary import summarise
         from jobs.quality.kept_checks import read_stopped
-        from schemas.layout import Partition, safe_name
-        from schemas.tables import TABLES
+        from schemas.layout import safe_name
 
-        rendered = self.application_args or []
-        options = dict(zip(rendered[::2], rendered[1::2], strict=True))
-        campaign = self.campaign if TABLES[self.published].per_campaign else None
-        partition = Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)
+        options = self.options()
+        partition = self._partition(options)
         if self.needs_ledger:
             os.environ[LEDGER_VARIABLE] = setting("ledger")
         override = _gate_override(context) if self.is_gated else None
@@ -256,6 +252,25 @@ class SparkJobOperator(SparkSubmitOperator):
             if stopped is not None and stopped.run_id == safe_name(options["--run-id"]):
                 raise GateError(stopped.message) from error
             raise
-        result = summarise(Lake.open(options["--lake"]).manifest(partition))
-        _publish_counts(self, context, result)
+        result = self.result(options)
+        publish_counts(self, context, result)
         return result
+
+    def options(self) -> dict[str, str]:
+        """Give the job's options as they were rendered."""
+        rendered = self.application_args or []
+        return dict(zip(rendered[::2], rendered[1::2], strict=True))
+
+    def result(self, options: dict[str, str]) -> dict[str, Any]:
+        """Read what the job published."""
+        from jobs.lake.lake import Lake
+        from jobs.lake.summary import summarise
+
+        return summarise(Lake.open(options["--lake"]).manifest(self._partition(options)))
+
+    def _partition(self, options: dict[str, str]):  # type: ignore[no-untyped-def]  # Partition; imported late
+        from schemas.layout import Partition
+        from schemas.tables import TABLES
+
+        campaign = self.campaign if TABLES[self.published].per_campaign else None
+        return Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)

@@ -20,6 +20,7 @@ VERBS = {stem.removesuffix("_campaigns") for stem in FILES if stem.endswith("_ca
 DAG_IDS = {stem for stem in FILES if not stem.endswith("_campaigns")} | {
     f"{verb}_{campaign}" for verb in VERBS for campaign in CAMPAIGNS
 }
+TRAINING = {"backtest_models", "train_correlations", "rebuild_dates"}
 NIGHTLY = {"build_recommendations", *(f"send_{campaign}" for campaign in CAMPAIGNS)}
 
 pytestmark = [

@@ -116,8 +116,8 @@ def test_list_columns_are_held_element_by_element():
     rows = table_of(
         CORRELATIONS,
         [
-            {"item": 1, "other_item": [2, 3], "score": [0.5, math.nan], "support": [2, 2]},
-            {"item": 1, "other_item": [-1], "score": [math.inf], "support": [2, 2]},
+            {"item": 1, "other_item": [2, 3], "score": [0.5, math.nan], "support": [2, 2], "source": [0, 0]},
+            {"item": 1, "other_item": [-1], "score": [math.inf], "support": [2, 2], "source": [0, 0]},
         ],
     )
     figures = figures_of(CONTRACTS["correlations"], observe(CONTRACTS["correlations"], rows))

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.train_correlations import choose_window
-from schemas.campaign import TrainingSettings
+from jobs.ranking.training_window import choose_window
 from schemas.errors import EmptyPartitionError
+from schemas.training import TrainingSettings
 
 
 @given(

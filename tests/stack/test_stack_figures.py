@@ -27,7 +27,8 @@ RETURNED: dict[str, dict[str, Any]] = {
     "export.export_catalog": {"rows": 3_900, "read": 3_900, "quarantined": 0, "quarantined_by_reason": {}},
     "export.export_users": {"rows": 4_372},
     "fold_profiles": {"rows": 4_372},
-    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123},
+    "nightly.backtest_models": {"status": "accepted", "chosen": "cooccurrence a=0.5"},
+    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123, "status": "trained"},
     "nightly.recommend_items": {"rows": 4_372, "recommended": 4_100},
     "restocked.recommend_items": {"rows": 4_372, "recommended": 17},
 }
@@ -76,11 +77,15 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         ("items in the catalog", "3,900"),
         ("profiles", "4,372"),
         ("nightly", ""),
+        ("  model", "cooccurrence a=0.5"),
+        ("  training", "trained"),
         ("  items with correlations", "3,665"),
         ("  correlations", "60,123"),
         ("  users with recommendations", "4,100"),
         *((f"  {label}", value) for label, value in of_campaign.items()),
         ("restocked", ""),
+        ("  model", "-"),
+        ("  training", "-"),
         ("  items with correlations", "-"),
         ("  correlations", "-"),
         ("  users with recommendations", "17"),
@@ -90,7 +95,7 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
 
 def test_missing_keys_and_tasks_show_as_missing() -> None:
     figures = summarize_day(DAY, {"fold_profiles": {}}, {"nightly": {"plan_push": {"rows": 3}}}).figures
-    assert len(figures) == 4 + 1 + 14
+    assert len(figures) == 4 + 1 + 16
     assert {value for label, value in figures if label != "nightly"} == {"-"}
 
 

@@ -16,6 +16,8 @@ _OF_THE_SHOP = (
     ("profiles", "fold_profiles", "rows"),
 )
 _OF_A_CAMPAIGN = (
+    ("model", "backtest_models", "chosen"),
+    ("training", "train_correlations", "status"),
     ("items with correlations", "train_correlations", "rows"),
     ("correlations", "train_correlations", "pairs"),
     ("users with recommendations", "recommend_items", "recommended"),

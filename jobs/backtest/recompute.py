@@ -1,0 +1,126 @@
+"""Rows of the correlation table made once more, straight from the interactions and by another road.
+
+The table comes from float32 products of whole blocks, cut, joined, written and read again. Here one row at a time is
+summed in double precision over the users of the item, without any code of the models; then every number of the
+published row must be there, and nothing better may be missing. A table that is transposed, shuffled or shifted by one
+item, however plausible its scores, does not pass.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+
+from jobs.lake.list_columns import flat, lengths
+from jobs.lake.scratch import Scratch
+from schemas.item_models import CooccurrenceModel, ItemModelSettings
+from schemas.tables import CORRELATION_SOURCES
+
+# Sums of up to a million float32 products; two roads differ by less.
+_RELATIVE: Final = 1e-3
+_HYBRID: Final = CORRELATION_SOURCES.index("hybrid")
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The interactions from both sides, and what the formula needs of their rows and columns.
+
+    Shapes: by_users (users, items) and by_items (items, users) hold the same weights.
+    """
+
+    by_users: sparse.csr_array
+    by_items: sparse.csr_array
+    user_squares: Floats
+    item_squares: Floats
+
+    @classmethod
+    def of(cls, interactions: sparse.csr_array) -> "Evidence":
+        """Turn interactions (users, items) to both sides."""
+        by_items = interactions.T.tocsr()
+        return cls(interactions, by_items, _squares(interactions), _squares(by_items))
+
+    def save(self, scratch: Scratch, name: str) -> None:
+        """Write both sides under a name."""
+        scratch.save(f"{name}.by_users", self.by_users)
+        scratch.save(f"{name}.by_items", self.by_items)
+        np.save(scratch.folder / f"{name}.user_squares.npy", self.user_squares)
+        np.save(scratch.folder / f"{name}.item_squares.npy", self.item_squares)
+
+    @classmethod
+    def load(cls, scratch: Scratch, name: str) -> "Evidence":
+        """Map what `save` wrote."""
+        squares = (np.load(scratch.folder / f"{name}.{side}_squares.npy", mmap_mode="r") for side in ("user", "item"))
+        return cls(scratch.load(f"{name}.by_users"), scratch.load(f"{name}.by_items"), *squares)
+
+    def support(self, item: int) -> Floats:
+        """Count the users that each item has in common with one."""
+        rows = self.by_users[self.by_items[[item]].indices]
+        return np.bincount(rows.indices, minlength=self.by_users.shape[1]).astype(np.float64)
+
+    def scores(self, item: int, settings: ItemModelSettings) -> Floats | None:
+        """Correlate one item with all by the model's formula; None for a model that has no formula for one row."""
+        if not isinstance(settings, CooccurrenceModel):
+            return None
+        column = self.by_items[[item]]
+        rows = self.by_users[column.indices]
+        weight = column.data.astype(np.float64) * self.user_squares[column.indices] ** -settings.user_exponent
+        terms = np.repeat(weight, np.diff(rows.indptr)) * rows.data
+        together = np.bincount(rows.indices, terms, minlength=self.by_users.shape[1])
+        degree = np.maximum(self.item_squares + settings.shrinkage, np.finfo(np.float64).tiny)
+        scores: Floats = together * degree[item] ** -settings.item_exponent * degree**-settings.other_exponent
+        return scores
+
+
+def rows_that_differ(
+    rows: pa.Table, items: npt.NDArray[np.int64], evidence: Evidence, settings: ItemModelSettings, *, depth: int,
+    min_support: int,
+) -> list[int]:  # fmt: skip
+    """Make the lists of some items once more; return those that are not what the table has.
+
+    Items without a row have an empty list. Entries that the hybrid alone gives are looked at for their support.
+    """
+    place = {int(item): number for number, item in enumerate(rows["item"].to_numpy())}
+    starts = np.concatenate(([0], np.cumsum(lengths(rows["other_item"]))))
+    other, score, support, source = (flat(rows[name]) for name in ("other_item", "score", "support", "source"))
+    different = []
+    for item in items.tolist():
+        number = place.get(item)
+        listed = slice(0, 0) if number is None else slice(int(starts[number]), int(starts[number + 1]))
+        if not _is_same(item, other[listed], score[listed], support[listed], source[listed], evidence, settings, depth,
+                        min_support):  # fmt: skip
+            different.append(item)
+    return different
+
+
+def _is_same(
+    item: int, other: npt.NDArray[np.int32], score: npt.NDArray[np.float32], support: npt.NDArray[np.int32],
+    source: npt.NDArray[np.int8], evidence: Evidence, settings: ItemModelSettings, depth: int, min_support: int,
+) -> bool:  # fmt: skip
+    together = evidence.support(item)
+    if len(np.unique(other)) < len(other) or (other == item).any() or (together[other] != support).any():
+        return False
+    if (source == _HYBRID).any():
+        return True  # a merged list: its scores are those of the merge, and its support was looked at
+    expected = evidence.scores(item, settings)
+    may_be_listed = together >= min_support
+    may_be_listed[item] = False
+    if expected is None:
+        return bool(may_be_listed[other].all())
+    may_be_listed &= expected > 0
+    if not may_be_listed[other].all() or len(other) != min(depth, int(may_be_listed.sum())):
+        return False
+    if not np.allclose(score, expected[other], rtol=_RELATIVE, atol=0) or (np.diff(score) > 0).any():
+        return False
+    may_be_listed[other] = False
+    best_missing = float(expected[may_be_listed].max(initial=0))
+    return len(other) == 0 or best_missing <= float(score[-1]) * (1 + _RELATIVE)
+
+
+def _squares(matrix: sparse.csr_array) -> Floats:
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return np.bincount(row, matrix.data.astype(np.float64) ** 2, minlength=matrix.shape[0]).astype(np.float64)

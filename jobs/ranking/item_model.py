@@ -1,0 +1,57 @@
+"""One door to the item models: fit one from its settings, keep it for the tasks of a job, ask it for lists.
+
+The settings are in schemas/item_models.py. Whatever the model, the answer is rows of one items x items matrix, cut to
+the best others of each item.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter
+from scipy import sparse
+
+from jobs.lake.scratch import Scratch
+from jobs.ranking.cooccurrence import CooccurrenceItems
+from schemas.item_models import ItemModelSettings
+
+_SETTINGS: TypeAdapter[ItemModelSettings] = TypeAdapter(ItemModelSettings)
+
+
+class ItemModel(Protocol):
+    """A fitted model."""
+
+    def block(self, first: int, last: int, depth: int) -> sparse.csr_array:
+        """Give the best `depth` others of items first…last-1.
+
+        Shapes: (last - first, items), float32; row r lists the others of item first + r, best first, ties by item,
+                never the item itself. Scores are finite and above 0.
+        Raises: GateError if a score is not finite.
+        The same lists come out whatever blocks are asked for.
+        """
+        ...
+
+    def save(self, scratch: Scratch, name: str) -> None: ...
+
+
+def fit(interactions: sparse.csr_array, settings: ItemModelSettings) -> ItemModel:
+    """Fit the model that the settings name.
+
+    Shapes: interactions (users, items), float32 weights above 0.
+    """
+    return CooccurrenceItems.fit(interactions, settings)
+
+
+def save(model: ItemModel, settings: ItemModelSettings, scratch: Scratch, name: str) -> None:
+    """Keep a model with its settings, for the tasks of this job."""
+    model.save(scratch, name)
+    _settings_file(scratch, name).write_bytes(_SETTINGS.dump_json(settings))
+
+
+def load(scratch: Scratch, name: str) -> ItemModel:
+    """Map a model that `save` kept: its pages are shared by every task that maps it."""
+    settings = _SETTINGS.validate_json(_settings_file(scratch, name).read_bytes())
+    return CooccurrenceItems.load(scratch, name, settings)
+
+
+def _settings_file(scratch: Scratch, name: str) -> Path:
+    return scratch.folder / f"{name}.settings.json"

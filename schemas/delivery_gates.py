@@ -17,9 +17,10 @@ class DeliveryGates(BaseModel):
 
     cleared_share_max: Share = 0.3  # of the users who hold items
     cleared_users_free: Annotated[int, Field(ge=0)] = 100  # so many may be cleared whatever their share
-    # Times the median of the last seven sends' recipients; nothing is held against fewer than three sends.
-    audience_least: Annotated[float, Field(ge=0, le=1)] = 0.5
-    audience_most: Annotated[float, Field(ge=1, le=1000)] = 2.0
+    audience_least: Annotated[float, Field(ge=0, le=1)] = (
+        0.5  # times the median of the last seven sends, from the third on
+    )
+    audience_most: Annotated[float, Field(ge=1, le=1000)] = 2.0  # likewise
 
     @model_validator(mode="after")
     def _is_a_band(self) -> Self:

@@ -15,8 +15,9 @@ The peers do the ranking alone, of a subset that they have in memory already, sc
   implicit    ItemItemRecommender.recommend with the same correlations, 6 items, what the user has done filtered out
   Spark ALS   ALSModel.recommendForUserSubset, 6 + 17 items (it filters nothing), rank 32, its fit not counted
 
-Memory is the largest sum over a process and its children (PSS, from /proc, looked at ten times a second): it counts
-files of the lake that are mapped, and not the page cache behind what was read.
+CPU seconds are those of the process and its children: on a busy machine they say more than the clock does, though what
+shares the processor's caches makes them grow too. Memory is the largest sum over a process and its children (PSS, from
+/proc, looked at ten times a second): it counts files that are mapped, and not the page cache behind what was read.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.large_lake import BEFORE, BUCKETS, DATE, Plan, make_lake
@@ -70,35 +72,52 @@ SPARK = (
 )
 
 
-def measure(command: list[str | Path]) -> tuple[float, float]:
-    """Run a program to its end; return the seconds that it took and its largest memory in MB."""
-    started = time.perf_counter()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PYSPARK_SUBMIT_ARGS": SPARK,
-        "PYSPARK_PYTHON": sys.executable,
-    }
+@dataclass
+class Figure:
+    """What a program took: seconds by the clock, seconds of processors, and its largest memory in MB."""
+
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    cpu_seconds_by_process: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(self.cpu_seconds_by_process.values())
+
+
+def measure(command: list[str | Path]) -> Figure:
+    """Run a program to its end."""
+    started, figure = time.perf_counter(), Figure()
+    own = {"PYTHONPATH": str(ROOT), "PYSPARK_SUBMIT_ARGS": SPARK, "PYSPARK_PYTHON": sys.executable}
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(
-            [str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, env=environment
+            [str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, env={**os.environ, **own}
         ) as process:
-            peak = [0.0]
-            watcher = threading.Thread(target=_watch, args=(process, peak), daemon=True)
+            watcher = threading.Thread(target=_watch, args=(process, figure), daemon=True)
             watcher.start()
             process.wait()
-            seconds = time.perf_counter() - started
+            figure.seconds = time.perf_counter() - started
             watcher.join()
         if process.returncode:
             said.seek(0)
             sys.exit(f"{command[:3]} failed with {process.returncode}: {said.read()[-3000:]}")
-    return seconds, peak[0]
+    return figure
 
 
-def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
+def _watch(process: "subprocess.Popen[bytes]", figure: Figure) -> None:
     while process.poll() is None:
-        peak[0] = max(peak[0], sum(_memory_mb(pid) for pid in _tree(process.pid)))
+        pids = _tree(process.pid)
+        figure.peak_mb = max(figure.peak_mb, sum(_memory_mb(pid) for pid in pids))
+        for pid in pids:
+            figure.cpu_seconds_by_process[pid] = max(_cpu_seconds(pid), figure.cpu_seconds_by_process.get(pid, 0.0))
         time.sleep(0.1)
+
+
+def _cpu_seconds(pid: int) -> float:
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _tree(pid: int) -> list[int]:
@@ -133,12 +152,13 @@ def main(users: int, items: int, folder: Path | None, *, peers: bool) -> None:
         common = ["--lake", plan.folder / "lake", "--date", str(DATE), "--run-id", f"bench-{time.time():.0f}"]
         shutil.rmtree(plan.folder / "lake" / "profiles" / f"date={DATE}", ignore_errors=True)
         shutil.rmtree(plan.folder / "lake" / "recommendations", ignore_errors=True)
-        seconds, peak = measure([*job, "jobs.fold_profiles", *common, "--mailed-by", plan.campaign])
-        _print("fold", users, seconds, f"{peak:7,.0f} MB at most")
-        seconds, peak = measure([*job, "jobs.recommend_items", *common, "--campaign", campaign])
-        _print("recommend", users, seconds, f"{peak:7,.0f} MB at most")
+        fold = measure([*job, "jobs.fold_profiles", *common, "--mailed-by", plan.campaign])
+        ranked = measure([*job, "jobs.recommend_items", *common, "--campaign", campaign])
+        for name, figure in (("fold", fold), ("recommend", ranked)):
+            note = f"{figure.cpu_seconds:7.1f} CPU s {figure.peak_mb:7,.0f} MB at most"
+            _print(name, users, figure.seconds, note)
         print(f"load {os.getloadavg()[0]:.1f} at the end; profiles of {BEFORE} were folded into those of {DATE}")
-        ours = users / seconds
+        ours = users / ranked.seconds
         if peers:
             from bench.recommend_peers import implicit_rate, spark_als_rate
 

@@ -53,6 +53,8 @@ class Table:
     `bucketed`: a partition has one file per user bucket, in bucket order.
     `per_campaign`: partitions are kept apart by campaign.
     `dated`: one partition a UTC day; an undated table has one partition in all.
+    `repeating`: the columns whose values come again and again, which Parquet stores as a dictionary and positions in
+    it. None: it tries that with every column, and gives up where the dictionary grows too large.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Table:
     bucketed: bool = False
     per_campaign: bool = False
     dated: bool = True
+    repeating: tuple[str, ...] | None = None
     version: int = 1
 
 
@@ -82,6 +85,8 @@ EVENTS: Final = Table(
     grain="one row per thing a user did with an item",
     key=("user_id", "item_id", "event_type", "occurred_at"),
     bucketed=True,
+    # Trying it with all six takes 1.6 times the CPU and a quarter more bytes.
+    repeating=("item_id", "event_type"),
     schema=_schema(
         _required("user_id", pa.string()),
         _required("item_id", pa.string()),

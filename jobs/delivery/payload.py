@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.delivery.link_tokens import LinkTokens, around_token
 from schemas.mail_fields import CONTENT, COUNT, EXPECTED, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
 
 # SendGrid: 30,000 contacts or 6 MB a request, whichever is lower; whether its MB is 10^6 or 2^20 is not said.
@@ -63,16 +64,43 @@ def item_values(catalog: pa.Table) -> dict[str, list[str]]:
     }
 
 
+def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.StringArray]:
+    """Give each link as JSON text with its token, one array per slot; null where a link stays as it is.
+
+    A link is split and escaped once, in Python; the tokens of each slot are joined in Arrow.
+    """
+    around = [around_token(url or "") for url in catalog["url"].to_pylist()]
+    before = pa.array([None if found is None else _json_text(found[0])[:-1] for found in around], pa.string())
+    after = pa.array([None if found is None else _json_text(found[1])[1:] for found in around], pa.string())
+    return [_join([before, tokens.of(catalog["item_id"], slot), after]) for slot in range(1, slots + 1)]
+
+
 def slot_fragments(
-    values: Mapping[str, Sequence[str]], slots: int, field_ids: Mapping[str, str]
+    values: Mapping[str, Sequence[str]],
+    slots: int,
+    field_ids: Mapping[str, str],
+    *,
+    blank: str | None = NEUTRAL,
+    urls: Sequence[pa.StringArray] | None = None,
 ) -> list[pa.StringArray]:
     """Render each item's fields (`item_values`) once per slot; the last entry of each array is the empty slot.
 
+    `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one). `urls`
+    are `linked_urls`, if links carry tokens.
+
     Shapes: `slots` arrays of (catalog rows + 1).
     """
-    columns = {part: pa.array([*values[part], json.dumps(NEUTRAL)], pa.string()) for part in SLOT_PARTS}
+    nothing = json.dumps(blank)
+    columns = {
+        part: pa.array([*(nothing if text == '""' else text for text in values[part]), nothing], pa.string())
+        for part in SLOT_PARTS
+    }
+    plain_urls = columns["url"]
     fragments = []
     for slot in range(1, slots + 1):
+        if urls is not None:
+            linked = pa.concat_arrays([urls[slot - 1], pa.array([None], pa.string())])
+            columns["url"] = pc.coalesce(linked, plain_urls)
         pieces: list[pa.Array | str] = []
         for part in SLOT_PARTS:
             pieces += [f',"{field_ids[slot_field(slot, part)]}":', columns[part]]

@@ -241,10 +241,13 @@ class Attempt:
 
 
 def _encodings(table: Table) -> dict[str, Any]:
-    """Choose encodings for a table of lists: no dictionaries of keys, items, scores and instants, which hardly repeat.
+    """Choose encodings: dictionaries for the columns that repeat, as the table says, or as its lists do.
 
-    Writing profiles so takes 0.4 of the time and 0.8 of the bytes; other tables keep the defaults.
+    Keys, items, scores and instants of lists hardly repeat: writing profiles without dictionaries of them takes 0.4 of
+    the time and 0.8 of the bytes. Tables that say nothing and hold no lists keep the defaults.
     """
+    if table.repeating is not None:
+        return {"use_dictionary": list(table.repeating)}
     lists = [field for field in table.schema if pa.types.is_list(field.type)]
     if not lists:
         return {}
@@ -259,14 +262,13 @@ class FileWriter:
     """One Parquet file of an attempt, hashed while it is written. A context manager; `entry` is there after it."""
 
     def __init__(self, attempt: Attempt, bucket: int, name: str) -> None:
-        self._schema = TABLES[attempt.partition.table].schema
+        table = TABLES[attempt.partition.table]
+        self._schema = table.schema
         self._bucket = bucket
         self._name = name
         self._rows = 0
         self._file = HashingFile(attempt.lake.storage.create(f"{attempt.folder}/{name}"))
-        self._writer = pq.ParquetWriter(
-            self._file.as_arrow(), self._schema, **_WRITE_OPTIONS, **_encodings(TABLES[attempt.partition.table])
-        )
+        self._writer = pq.ParquetWriter(self._file.as_arrow(), self._schema, **_WRITE_OPTIONS, **_encodings(table))
 
     def write(self, rows: pa.Table) -> None:
         """Append rows as one row group.

@@ -62,7 +62,7 @@ def exclusions(pairs: Pairs, mails: Mails, rules: ExcludeSettings, now: int) -> 
             found.extend(_mailed(mails, rules, now, reaches_twins=name in twins))
         elif rules.look_back(name) != 0:
             at = pairs.last(_TRIGGERS[name])
-            rows = np.flatnonzero(_states(pairs)[name] & within(at, rules.look_back(name), now))
+            rows = np.flatnonzero(_has(pairs, name) & within(at, rules.look_back(name), now))
             kind = EVENT_TYPES.index(_TRIGGERS[name])
             found.append(Exclusion(name, pairs.user[rows], pairs.item[rows], kind, at[rows], name in twins))
     return found
@@ -145,13 +145,13 @@ def _keys(
         yield TWIN_OF + exclusion.name, own, np.where(wanted == NO_KIND, -1, user * size + wanted)
 
 
-def _states(pairs: Pairs) -> dict[str, Bools]:
-    return {
-        "bought": pairs.is_bought(),
-        "in_cart": pairs.is_in_cart(),
-        "wishlisted": pairs.is_wishlisted(),
-        "seen": pairs.last("view") > NEVER,
-    }
+def _has(pairs: Pairs, name: ExclusionName) -> Bools:
+    """Mark the pairs that are in the state of a rule."""
+    if name == "bought":
+        return pairs.is_bought()
+    if name == "in_cart":
+        return pairs.is_in_cart()
+    return pairs.is_wishlisted() if name == "wishlisted" else pairs.last("view") > NEVER
 
 
 def _mailed(mails: Mails, rules: ExcludeSettings, now: int, *, reaches_twins: bool) -> Iterator[Exclusion]:

@@ -18,7 +18,7 @@ from schemas.cold_start import TrendingSettings
 from schemas.tables import TRENDING
 
 EVERYTHING: Final = ""  # the key of the row that holds all categories and items without one
-_UNIT: Final = 1_000_000
+UNIT: Final = 1_000_000
 _DAY: Final = 86_400_000_000  # microseconds
 
 Int64s = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ def demand_of_profiles(profiles: pa.Table, settings: TrendingSettings, *, now: i
     counted = (age > 0) & (age <= settings.max_age_days) & (weight > 0)
     faded = weight[counted] * np.exp2(-age[counted] / settings.half_life_days)
     demand = np.zeros(items, np.int64)
-    np.add.at(demand, records.item[counted], np.rint(faded * _UNIT).astype(np.int64))
+    np.add.at(demand, records.item[counted], np.rint(faded * UNIT).astype(np.int64))
     return demand
 
 
@@ -63,7 +63,7 @@ def trending_lists(demand: Int64s, item: Int64s, category: pa.ChunkedArray, *, d
         {
             "key": keys.dictionary.take(pa.array(order)).take(pa.array(found)),
             "item": list_column(TRENDING, "item", candidate, counts),
-            "score": list_column(TRENDING, "score", (demand[candidate] / _UNIT).astype(np.float32), counts),
+            "score": list_column(TRENDING, "score", (demand[candidate] / UNIT).astype(np.float32), counts),
         },
         schema=TRENDING.schema,
     )

@@ -31,10 +31,12 @@ CREATE UNIQUE INDEX lists_by_name ON lists (name) WHERE NOT is_deleted;
 CREATE TABLE list_sizes (list INTEGER NOT NULL, at REAL NOT NULL, contact_count INTEGER NOT NULL);
 CREATE INDEX list_sizes_by_time ON list_sizes (list, at);
 -- `fields`: JSON object, custom field id -> value. `profile`: JSON object of the reserved fields that were given.
--- Custom fields are in `fields`, or else those of the contact at `position` of a stored body. Times are Unix times.
+-- Custom fields are in `fields`, or else those of the contact at `position` of a stored body; and over these lie, if
+-- there is one, those of a later body that wrote only some of them. Times are Unix times.
 CREATE TABLE contacts (
     contact INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE, phone_number_id TEXT, external_id TEXT,
     anonymous_id TEXT, profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, key_set INTEGER,
+    over_body INTEGER, over_position INTEGER, over_key_set INTEGER,
     created_at REAL NOT NULL, updated_at REAL NOT NULL
 );
 -- Bodies of requests as they came (zstd), each of whose contacts has the same set of custom fields.
@@ -87,7 +89,8 @@ CREATE INDEX single_sends_scheduled ON single_sends (due_at) WHERE status = 'sch
 -- single send have consecutive numbers from its `first_mail` on.
 CREATE TABLE mails (
     mail INTEGER PRIMARY KEY, single_send INTEGER, contact INTEGER, email TEXT NOT NULL,
-    profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, sent_at TEXT NOT NULL,
+    profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, over_body INTEGER, over_position INTEGER,
+    sent_at TEXT NOT NULL,
     message INTEGER, personalization INTEGER, UNIQUE (email, single_send)
 );
 CREATE TABLE erasures (

@@ -1,12 +1,13 @@
 """Three nights through the jobs, with a real rehearsal provider over HTTP, against what the shop's database says."""
 
 import datetime as dt
+import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from rehearsal_fixture import serve
+from rehearsal_fixture import held, serve
 from rule_oracle import RuleOracle
 
 from jobs import (
@@ -18,6 +19,7 @@ from jobs import (
     list_chunks,
     make_demo_shop,
     plan_push,
+    preview_mail,
     pull_recent_events,
     pull_suppressions,
     push_chunk,
@@ -26,12 +28,16 @@ from jobs import (
     schedule_send,
     train_correlations,
 )
+from jobs.delivery.mail_template import load_template
 from jobs.delivery.run_context import ProviderAddress
 from jobs.explain.explain import Explainer
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
 from jobs.ranking.rules import IN_LIST, RULES
+from jobs.rehearsal.handlebars import render
+from jobs.rehearsal.mailbox_pages import SENDER
 from schemas.campaign import load_campaign
+from schemas.errors import ConfigError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, slot_field
 
@@ -113,25 +119,15 @@ def nights(spark, tmp_path_factory):
 
 def provider_rows(night, query, parameters=()):
     with sqlite3.connect(night.folder / "rehearsal.sqlite") as connection:
-        connection.row_factory = sqlite3.Row
-        return [row if len(row) > 2 else tuple(row) for row in connection.execute(query, parameters)]
-
-
-def contents(night, rows):
-    """address -> custom fields by name, of contacts or mails as the provider keeps them."""
-    names, read = night.provider.provider.fields.names(), night.provider.provider.contacts.fields
-    return {row["email"]: {names[key]: value for key, value in read(row).items()} for row in rows}
+        return connection.execute(query, parameters).fetchall()
 
 
 def mails_of(night, date, campaign=SETTINGS):
     """Each mail of a date's single send: address -> custom fields by name, as they were when it was sent."""
-    rows = provider_rows(
-        night,
-        "SELECT m.email, m.fields, m.body, m.position FROM mails AS m JOIN single_sends USING (single_send) "
-        "WHERE name = ?",
-        (campaign.send_name(date),),
-    )
-    mails = contents(night, rows)
+    names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
+    sent = "mails WHERE single_send = (SELECT single_send FROM single_sends WHERE name = ?)"
+    rows = held(night.provider.state_path, sent, campaign.send_name(date))
+    mails = {email: {names[key]: value for key, value in fields.items()} for email, fields in rows}
     assert len(mails) == len(rows), "somebody was mailed twice"
     return mails
 
@@ -244,7 +240,8 @@ def test_every_mailed_user_sees_their_own_items(nights, date):
                 assert shown == ("", "", "", "")
                 continue
             title, url, image, price, _, _ = catalog[lists[user][slot - 1]]
-            assert shown[:3] == (title, url, image)
+            assert (shown[0], re.sub(r"[?&]ryml=[0-9a-f]{16}\Z", "", shown[1]), shown[2]) == (title, url, image)
+            assert shown[1] != url
             assert f"{price:,.2f}" in shown[3]
 
 
@@ -272,10 +269,14 @@ def test_users_who_lose_everything_are_cleared_and_not_mailed(nights):
         assert not {addresses[user] for user in gone} & set(mails_of(nights, date))
         cleared += len(gone)
     assert cleared > 0
-    held = fields_at_provider(nights)
+    names = dict(provider_rows(nights, "SELECT id, name FROM field_definitions"))
+    contacts = {
+        email: {names[key]: value for key, value in fields.items()}
+        for email, fields in held(nights.provider.state_path, "contacts")
+    }
     last = {row["user_id"] for row in nights.rows("chunks", DAYS[-1]) if row["action"] == "clear"}
     for user in last:
-        fields = held[addresses[user]]
+        fields = contacts[addresses[user]]
         assert (fields["ryml_count"], fields["ryml_run"]) == ("0", DAYS[-1].isoformat())
         assert {fields[slot_field(slot, part)] for slot in range(1, SETTINGS.slots + 1) for part in SLOT_PARTS} == {""}
 
@@ -443,4 +444,31 @@ def test_two_campaigns_of_one_day_keep_their_own_content(nights):
 
 def fields_at_provider(night):
     """Each contact's custom fields by name, as the provider holds them now."""
-    return contents(night, provider_rows(night, "SELECT email, fields, body, position FROM contacts"))
+    names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
+    return {
+        email: {names[key]: value for key, value in fields.items()}
+        for email, fields in held(night.provider.state_path, "contacts")
+    }
+
+
+def test_a_preview_is_the_mail_that_was_sent(nights, tmp_path):
+    date, addresses = DAYS[-1], address_of_users(nights)
+    mails = mails_of(nights, date)
+    users = [user for user, address in sorted(addresses.items()) if address in mails][:3]
+    assert len(users) == 3
+    out = tmp_path / "preview"
+    for user in users:
+        result = preview_mail.main(
+            lake=nights.lake_uri, date=date, run_id="test", campaign=CAMPAIGN, ledger=nights.ledger, user=user, out=out
+        )
+        fields = {**SENDER, **preview_mail.LINKS, **mails[addresses[user]]}
+        template = load_template(date)
+        for suffix, content in ((".html", template.html), (".txt", template.text)):
+            path = out.with_suffix(suffix)
+            assert path.read_text("utf-8") == render(content, fields)
+            assert path.stat().st_mode & 0o077 == 0
+        assert result["rows"] == int(fields["ryml_count"]) > 0
+    with pytest.raises(ConfigError, match="no user of that id"):
+        preview_mail.main(
+            lake=nights.lake_uri, date=date, run_id="test", campaign=CAMPAIGN, ledger=nights.ledger, user="?", out=out
+        )

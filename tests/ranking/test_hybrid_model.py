@@ -11,7 +11,7 @@ from jobs.ranking.feature_matrix import Features
 from jobs.ranking.hybrid import fit
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import VectorItems, whole_vectors
-from jobs.ranking.pairs_told_apart import pairs_told_apart_share
+from jobs.ranking.pairs_told_apart import pairs_told_apart
 from jobs.ranking.starter_items import most_common, starter_items, starter_rows
 from jobs.ranking.user_features import combination_matrix, combinations, shared_features
 from schemas.cold_start import HybridSettings
@@ -50,8 +50,10 @@ def trained():
 
 
 def starters(trained, depth=20):
-    kept = most_common(trained.texts, 100)
-    return starter_items(kept, trained.known, trained.model, trained.features.matrix, np.arange(120), depth=depth)
+    kept, known_by = most_common(trained.texts, 100), np.bincount(trained.interactions.indices, minlength=120)
+    return starter_items(
+        kept, trained.known, trained.model, trained.features.matrix, np.arange(120), known_by, depth=depth
+    )
 
 
 def test_two_trainings_give_the_same_bytes(trained):
@@ -120,18 +122,17 @@ def garbage(vectors, random):
 
 
 def test_vectors_that_know_nothing_do_not_tell_pairs_apart(trained):
-    share = pairs_told_apart_share(trained.interactions, trained.vectors)
-    assert share > 0.75
+    assert pairs_told_apart(trained.interactions, trained.vectors) > 6
     bad = {}
-    for seed in range(5):
+    for seed in range(30):
         for name, vectors in garbage(trained.vectors, np.random.default_rng(seed)):
-            bad.setdefault(name, []).append(pairs_told_apart_share(trained.interactions, vectors))
+            bad.setdefault(name, []).append(pairs_told_apart(trained.interactions, vectors))
+    assert {name: len(values) for name, values in bad.items()} == dict.fromkeys(bad, 30)
     assert len(bad) == 4
-    assert bad["zeros"] == bad["constant"] == [0.5] * 5
-    # The gate of hybrid_items asks for 0.55. One half of 300 pairs is 0.5 ± 0.03, so the tries' mean is looked at.
-    assert max(np.mean(shares) for shares in bad.values()) < 0.55, bad
+    assert bad["zeros"] == bad["constant"] == [0.0] * 30
+    assert max(max(values) for values in bad.values()) < 3, bad  # what the gate of hybrid_items asks for
 
 
 def test_too_few_users_give_no_verdict():
     few = tastes(40)
-    assert pairs_told_apart_share(few, np.ones((120, 8), np.int16)) is None
+    assert pairs_told_apart(few, np.ones((120, 8), np.int16)) is None

@@ -29,8 +29,6 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-
-
 class MailSettings(_Settings):
     """When and as what the batch leaves."""
 

@@ -106,9 +106,7 @@ def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSe
     correlations: Manifest | None = None
     earlier: tuple[Manifest, ...] = ()
     if settings.candidates.kind == "correlations":
-        correlations = lake.latest(
-            CORRELATIONS.name, up_to=date, campaign=campaign, days=CORRELATIONS_MAX_AGE_DAYS
-        )
+        correlations = lake.latest(CORRELATIONS.name, up_to=date, campaign=campaign, days=CORRELATIONS_MAX_AGE_DAYS)
         if correlations is None:
             raise EmptyPartitionError(
                 f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"

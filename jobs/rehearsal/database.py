@@ -1,8 +1,8 @@
 """The rehearsal provider's SQLite file: tables, one writer, a reader per thread.
 
-Measured with bench/rehearsal_intake.py (contacts of 27 custom fields, 1.45 kB, two threads of the real client; two shared
-cores under a load of 29, so per second of processor time of the server): 55,000 contacts created, 49,000 updated,
-102,000 stamped with two fields. Value by value, in the same minutes: 14,000, 11,700 and 22,000.
+Measured with bench/rehearsal_intake.py (contacts of 27 custom fields, 1.45 kB, two threads of the real client; two
+shared cores under a load of 29, so per second of processor time of the server): 55,000 contacts created, 49,000
+updated, 102,000 stamped with two fields. Value by value, in the same minutes: 14,000, 11,700 and 22,000.
 `synchronous=NORMAL` in WAL mode keeps every committed transaction when the process dies.
 """
 

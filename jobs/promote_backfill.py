@@ -5,8 +5,8 @@ promoted. Per date the build comes last: until then the date counts as unfinishe
 whose push was planned are refused. Killed half-way, it goes on where it was.
 
 Reads:  staging/RUN_ID/
-Writes: item_index; quarantine_catalog, catalog, backtests, correlations, product_correlations, recommendations and builds
-        of the dates;
+Writes: item_index; quarantine_catalog, catalog, backtests, correlations, product_correlations, recommendations and
+        builds of the dates;
         backfills/RUN_ID.json (who asked for what, and what it changed)
 Run:    python -m jobs.promote_backfill --lake LAKE --run-id new-catalog \
             --campaign dags/campaigns/resources_you_may_like.toml

@@ -102,6 +102,8 @@ def _is_same(
     source: npt.NDArray[np.int8], evidence: Evidence, settings: ItemModelSettings, depth: int, min_support: int,
 ) -> bool:  # fmt: skip
     together = evidence.support(item)
+    if ((other < 0) | (other >= len(together))).any():
+        return False
     if len(np.unique(other)) < len(other) or (other == item).any() or (together[other] != support).any():
         return False
     if (source == _HYBRID).any():

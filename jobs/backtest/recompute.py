@@ -71,7 +71,8 @@ class Evidence:
         weight = column.data.astype(np.float64) * self.user_squares[column.indices] ** -settings.user_exponent
         terms = np.repeat(weight, np.diff(rows.indptr)) * rows.data
         together = np.bincount(rows.indices, terms, minlength=self.by_users.shape[1])
-        degree = np.maximum(self.item_squares + settings.shrinkage, np.finfo(np.float64).tiny)
+        degree = self.item_squares + settings.shrinkage
+        degree[degree == 0] = 1.0  # an item that nobody has is with none
         scores: Floats = together * degree[item] ** -settings.item_exponent * degree**-settings.other_exponent
         return scores
 

@@ -21,8 +21,21 @@ def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.cs
     Shapes: a (rows, k), b (k, columns), both float32 with int32 indices; the answer (rows, columns).
     Raises: GateError if a score is not finite: one NaN would rank first for everybody.
     """
-    if not (np.isfinite(a.data).all() and np.isfinite(b.data).all()):
+    check_finite(a, b)
+    return ranked_product(a, b, n)
+
+
+def check_finite(*matrices: sparse.csr_array) -> None:
+    """Let no score or weight pass that is infinite or not a number.
+
+    Raises: GateError if there is one.
+    """
+    if not all(np.isfinite(matrix.data).all() for matrix in matrices):
         raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
+
+
+def ranked_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Do what top_n_product does with matrices that `check_finite` has seen."""
     rows = np.arange(a.shape[0])
     depth = min(n + _TIE_MARGIN, b.shape[1])
     indptr, columns, scores = _ranked(a, b, depth)
@@ -50,9 +63,15 @@ def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int) -> Ranked:
         sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1
     )
     indptr = np.asarray(product.indptr, np.int64)
+    columns, scores = product.indices, product.data
     row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
-    order = np.lexsort((product.indices, -product.data, row))
-    return indptr, product.indices[order], product.data[order]
+    # Sorted by score already; only equal ones next to one another still have to be put into order.
+    tied = np.zeros(a.shape[0], np.bool_)
+    tied[row[1:][(scores[1:] == scores[:-1]) & (row[1:] == row[:-1])]] = True
+    again = np.flatnonzero(tied[row])
+    order = again[np.lexsort((columns[again], -scores[again], row[again]))]
+    columns[again], scores[again] = columns[order], scores[order]
+    return indptr, columns, scores
 
 
 def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> Ranked:

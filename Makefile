@@ -12,6 +12,7 @@ DATE =
 DAYS = 1
 SOURCE =
 DATA =
+OUT =
 LAKE =
 EXIT =
 API_PORT ?= 8080
@@ -33,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-quality check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -113,6 +114,9 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
+
+bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries: make bench-quality DATA=DIR OUT=DIR
+	@OPENBLAS_NUM_THREADS=$$(nproc) $(python) -m bench.quality --data '$(DATA)' --out '$(OUT)' $(ARGS)
 
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .

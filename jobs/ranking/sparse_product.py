@@ -15,17 +15,30 @@ from schemas.errors import GateError
 _TIE_MARGIN = 8  # extra scores asked for at first; ties longer than this cost the row a second product
 
 
-def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.csr_array:
+def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int, *, threads: int = 1) -> sparse.csr_array:
     """Give each row of A · B its n largest positive scores, best first, equal ones by column.
 
     Shapes: a (rows, k), b (k, columns), both float32 with int32 indices; the answer (rows, columns).
     Raises: GateError if a score is not finite: one NaN would rank first for everybody.
     """
-    if not (np.isfinite(a.data).all() and np.isfinite(b.data).all()):
+    check_finite(a, b)
+    return ranked_product(a, b, n, threads=threads)
+
+
+def check_finite(*matrices: sparse.csr_array) -> None:
+    """Let no score or weight pass that is infinite or not a number.
+
+    Raises: GateError if there is one.
+    """
+    if not all(np.isfinite(matrix.data).all() for matrix in matrices):
         raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
+
+
+def ranked_product(a: sparse.csr_array, b: sparse.csr_array, n: int, *, threads: int = 1) -> sparse.csr_array:
+    """Do what top_n_product does with matrices that `check_finite` has seen."""
     rows = np.arange(a.shape[0])
     depth = min(n + _TIE_MARGIN, b.shape[1])
-    indptr, columns, scores = _ranked(a, b, depth)
+    indptr, columns, scores = _ranked(a, b, depth, threads)
     while True:
         counts = np.diff(indptr)
         full = np.flatnonzero(counts == depth) if n < depth < b.shape[1] else rows[:0]
@@ -34,7 +47,7 @@ def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.cs
             break
         # Only these rows again, twice as deep; the others are spliced back in around them.
         depth = min(depth * 2, b.shape[1])
-        indptr, columns, scores = _splice((indptr, columns, scores), edge, _ranked(a[edge], b, depth))
+        indptr, columns, scores = _splice((indptr, columns, scores), edge, _ranked(a[edge], b, depth, threads))
     keep = np.arange(len(columns)) - np.repeat(indptr[:-1], np.diff(indptr)) < n
     kept = np.zeros(a.shape[0] + 1, np.int64)
     np.cumsum(np.minimum(np.diff(indptr), n), out=kept[1:])
@@ -44,15 +57,21 @@ def top_n_product(a: sparse.csr_array, b: sparse.csr_array, n: int) -> sparse.cs
 Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 
-def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int) -> Ranked:
+def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int, threads: int) -> Ranked:
     # The package takes SciPy's older matrix classes only; wrapping one copies nothing.
     product = sp_matmul_topn(
-        sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=1
+        sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=threads
     )
     indptr = np.asarray(product.indptr, np.int64)
+    columns, scores = product.indices, product.data
     row = np.repeat(np.arange(a.shape[0]), np.diff(indptr))
-    order = np.lexsort((product.indices, -product.data, row))
-    return indptr, product.indices[order], product.data[order]
+    # Sorted by score already; only equal ones next to one another still have to be put into order.
+    tied = np.zeros(a.shape[0], np.bool_)
+    tied[row[1:][(scores[1:] == scores[:-1]) & (row[1:] == row[:-1])]] = True
+    again = np.flatnonzero(tied[row])
+    order = again[np.lexsort((columns[again], -scores[again], row[again]))]
+    columns[again], scores[again] = columns[order], scores[order]
+    return indptr, columns, scores
 
 
 def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> Ranked:

@@ -105,9 +105,7 @@ def warp(train: sparse.csr_array, settings: Settings, threads: int) -> Scorer:
     model = LightFM(no_components=settings["no_components"], loss="warp", random_state=1)
     ones = sparse.coo_matrix((np.ones(train.nnz, np.float32), train.nonzero()), shape=train.shape)
     model.fit(ones, epochs=settings["epochs"], num_threads=threads)
-    return lambda chunk: (
-        model.user_embeddings[chunk] @ model.item_embeddings.T + model.item_biases[None, :]
-    )
+    return lambda chunk: model.user_embeddings[chunk] @ model.item_embeddings.T + model.item_biases[None, :]
 
 
 def ease(train: sparse.csr_array, settings: Settings, threads: int) -> Scorer:

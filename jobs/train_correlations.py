@@ -190,7 +190,7 @@ def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     evidence = Evidence.load(work.scratch, "evidence")
     observed = look_at(
         read_back(work.attempt, entry), (first, last), evidence, work.model, depth=work.depth,
-        min_support=work.min_support,
+        min_support=work.min_support, fitted=load(work.scratch, _MODEL),
     )  # fmt: skip
     return entry, observed
 

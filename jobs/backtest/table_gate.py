@@ -17,6 +17,7 @@ from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import flat, lengths, rank_within
 from jobs.lake.manifest import FileEntry
 from jobs.quality.figures import Figures, Observed, observe
+from jobs.ranking.item_model import ItemModel
 from jobs.ranking.neighbours import rows_of
 from jobs.ranking.sparse_product import top_n_product
 from schemas.contracts import CONTRACTS
@@ -40,7 +41,7 @@ def sampled_items(first: int, last: int) -> npt.NDArray[np.int64]:
 
 def look_at(
     rows: pa.Table, block: tuple[int, int], evidence: Evidence, model: ItemModelSettings, *, depth: int,
-    min_support: int,
+    min_support: int, fitted: ItemModel,
 ) -> Observed:  # fmt: skip
     """Count what one file of the table holds, and make some of its rows once more.
 
@@ -53,7 +54,7 @@ def look_at(
     observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
     observed.sums["items_not_in_index"] = _outside(item, items) + _outside(others, items)
     observed.sums["rows_recomputed"] = len(sample)
-    different = rows_that_differ(rows, sample, evidence, model, depth=depth, min_support=min_support)
+    different = rows_that_differ(rows, sample, evidence, model, depth=depth, min_support=min_support, fitted=fitted)
     observed.sums["rows_recomputed_differently"] = len(different)
     return observed
 

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
 # Popular items that every item recommends beside its own: more than one list is long, with what its reader has.
@@ -21,11 +21,13 @@ class CooccurrenceItems:
     """The two factors whose product is C; one row of it at a time is ever there.
 
     Popularity is one more user, who has every popular item and shows interest in each item as far as its row goes.
-    Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c.
+    Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c; column j
+            of by_users is item names[j], the most popular first (see by_popularity).
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
+    names: npt.NDArray[np.int32]
 
     @classmethod
     def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel) -> Self:
@@ -45,28 +47,31 @@ class CooccurrenceItems:
             extra = sparse.csr_array((settings.popularity * row_sums).astype(np.float32)[:, None])
             left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
             right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
-        return cls(left, right)
+        return cls(left, *by_popularity(right))
 
     def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
-        found = top_n_product(self.by_items[first:last], self.by_users, depth + 1, threads=threads)
+        found = top_n_product(self.by_items[first:last], self.by_users, depth + 1, threads=threads, names=self.names)
         others = keep_pairs(found, found.indices != row_of(found) + first)
         return keep_pairs(others, rank_within(row_of(others)) < depth)
 
     def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
         """Give whole rows of C, the items themselves included."""
-        rows: npt.NDArray[np.float32] = (self.by_items[first:last] @ self.by_users).toarray()
+        rows: npt.NDArray[np.float32] = np.empty((last - first, len(self.names)), np.float32)
+        rows[:, self.names] = (self.by_items[first:last] @ self.by_users).toarray()
         return rows
 
     def save(self, scratch: Scratch, name: str) -> None:
         """Write the factors under a name; the settings go with them in item_model.save."""
         scratch.save(f"{name}.by_items", self.by_items)
         scratch.save(f"{name}.by_users", self.by_users)
+        scratch.save_array(f"{name}.names", self.names)
 
     @classmethod
     def load(cls, scratch: Scratch, name: str) -> Self:
         """Map what `save` wrote."""
-        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"))
+        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
+        return cls(by_items, by_users, scratch.load_array(f"{name}.names"))
 
 
 def squared_lengths(matrix: sparse.csr_array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

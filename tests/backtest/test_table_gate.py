@@ -11,12 +11,16 @@ from jobs.backtest.table_gate import TOO_FEW, as_matrix, figures_of_table, hit_r
 from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.quality.figures import figures_of
 from jobs.quality.gates import evaluate
+from jobs.ranking.item_model import fit
 from schemas.contracts import CONTRACTS
-from schemas.item_models import COSINE, CooccurrenceModel
+from schemas.item_models import COSINE, CooccurrenceModel, EaseModel
 from schemas.tables import CORRELATIONS
 
-MODELS = (CooccurrenceModel(), COSINE, CooccurrenceModel(item_exponent=0.3, shrinkage=2.0))
-SEEDS, ALL_SEEDS = range(3), range(100)
+MODELS = (
+    CooccurrenceModel(), COSINE, CooccurrenceModel(item_exponent=0.3, shrinkage=2.0),
+    CooccurrenceModel(popularity=0.5), EaseModel(), EaseModel(cooccurrence=CooccurrenceModel(), cooccurrence_share=0.5),
+)  # fmt: skip
+SEEDS, ALL_SEEDS = range(6), range(100)  # each model comes at least once
 
 
 def table_of(item, other, score, support):
@@ -75,7 +79,8 @@ GARBAGE = {
 def refused_for(table, interactions, model):
     """The figures that the gate stops at, by the very suite that publishing goes through."""
     evidence = Evidence.of(interactions)
-    observed = look_at(table, (0, ITEMS), evidence, model, depth=DEPTH, min_support=MIN_SUPPORT)
+    observed = look_at(table, (0, ITEMS), evidence, model, depth=DEPTH, min_support=MIN_SUPPORT,
+                       fitted=fit(interactions, model))  # fmt: skip
     hit_rate = hit_rate_of_popularity(interactions, as_matrix([table], ITEMS))
     contract = CONTRACTS[CORRELATIONS.name]
     figures = figures_of(contract, observed) | figures_of_table(observed, interactions, hit_rate)
@@ -162,5 +167,6 @@ def test_one_wrong_entry_of_a_row_is_seen(damage):
     keep[place] = damage != "one left out"
     table = table_of(item[keep], other[keep], score[keep], support[keep])
     evidence = Evidence.of(interactions)
-    observed = look_at(table, (0, ITEMS), evidence, CooccurrenceModel(), depth=DEPTH, min_support=MIN_SUPPORT)
+    observed = look_at(table, (0, ITEMS), evidence, CooccurrenceModel(), depth=DEPTH, min_support=MIN_SUPPORT,
+                       fitted=fit(interactions, CooccurrenceModel()))  # fmt: skip
     assert observed.sums["rows_recomputed_differently"] == 1

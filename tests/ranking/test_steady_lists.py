@@ -68,7 +68,7 @@ def test_lists_equal_a_plain_oracle(first, second, min_gain):
 
 
 def test_the_same_correlations_give_the_same_lists_and_no_churn():
-    correlations = table_of({0: {other: 0.3 for other in range(1, ITEMS)}})
+    correlations = table_of({0: dict.fromkeys(range(1, ITEMS), 0.3)})
     before, _ = shown_lists(correlations, None, INDEX, 0.05)
     again, churn = shown_lists(correlations, before, INDEX, 0.05)
     assert again.equals(before)

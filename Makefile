@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export bench-train bench-quality check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-train bench-quality bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -120,6 +120,9 @@ bench-train: install-dev ## seconds and memory of training beside implicit and S
 
 bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries: make bench-quality DATA=DIR OUT=DIR
 	@OPENBLAS_NUM_THREADS=$$(nproc) $(python) -m bench.quality --data '$(DATA)' --out '$(OUT)' $(ARGS)
+
+bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
+	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .

@@ -27,13 +27,15 @@ from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
-from schemas.campaign import load_campaign
+from schemas.campaign import Campaign, load_campaign
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
 
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
 CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
+
+_USER_COLUMNS = ["user_id", "email", "is_subscribed", "locale", "properties"]
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -50,7 +52,7 @@ def main(
     """Publish and freeze the plan; return users by action.
 
     A plan of which anything was pushed already holds: it is returned, whatever the inputs are now.
-    Raises: EmptyPartitionError if nobody would get anything.
+    Raises: EmptyPartitionError if nobody would get anything, and the campaign does not say that this may be.
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
@@ -65,7 +67,7 @@ def main(
     mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
-    parameters = {"chunk_users": push.chunk_users}
+    parameters = {"chunk_users": push.chunk_users, **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -74,7 +76,7 @@ def main(
         suppressed = opened.read(suppressions)["address_key"].to_numpy()
         key = books.key(ADDRESS_KEY)
         work = functools.partial(
-            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users
+            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings
         )
         results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
         manifest = attempt.publish(
@@ -84,16 +86,19 @@ def main(
             metrics={
                 **{action: sum(counts[action] for _, counts, _ in results) for action in PLAN_ACTIONS},
                 "withheld_by_reason": _add(counts["withheld_by_reason"] for _, counts, _ in results),
+                "upsert_by_variant": _add(counts["upsert_by_variant"] for _, counts, _ in results),
                 "chunks": sum(len(parts) for _, _, parts in results),
                 "parts": {str(entry.bucket): parts for entry, _, parts in results if parts},
             },
         )
-    if manifest.metrics["upsert"] == 0:
+    if manifest.metrics["upsert"] == 0 and not settings.mail.may_be_empty:
         raise EmptyPartitionError(
             f"nobody of {manifest.rows} users would be mailed on {date}: {dict(manifest.metrics)}; check the users "
             "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
         )
     chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
+    if manifest.metrics["upsert"] == 0:
+        chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
     books.freeze_plan(this_run, manifest.content_sha256, counts, chunks)
     return _describe(_frozen(opened, partition, books, this_run))
@@ -107,21 +112,29 @@ def _plan_bucket(
     suppressed: npt.NDArray[np.int64],
     address_key: str,
     chunk_users: int,
+    settings: Campaign,
     bucket: int,
 ) -> tuple[FileEntry, dict[str, Any], list[int]]:
     lake = attempt.lake
     rows = plan_bucket(
         lake.read(recommendations, bucket=bucket, columns=["user_id", "item"]),
-        lake.read(users, bucket=bucket, columns=["user_id", "email", "is_subscribed"]),
+        lake.read(users, bucket=bucket, columns=_USER_COLUMNS),
         lake.read(mirror, bucket=bucket) if mirror else MIRROR.schema.empty_table(),
         suppressed,
         address_key=address_key,
         chunk_users=chunk_users,
+        audience=settings.audience,
+        experiment=settings.experiment,
     )
     actions = Counter(rows["action"].to_pylist())
     withheld = Counter(rows.filter(pc.equal(rows["action"], "withheld"))["reason"].to_pylist())
+    mailed = rows.filter(pc.and_(pc.equal(rows["action"], "upsert"), pc.not_equal(rows["variant"], "")))
     part = rows["part"].to_numpy()
-    counts = {**{action: actions[action] for action in PLAN_ACTIONS}, "withheld_by_reason": dict(withheld)}
+    counts = {
+        **{action: actions[action] for action in PLAN_ACTIONS},
+        "withheld_by_reason": dict(withheld),
+        "upsert_by_variant": dict(Counter(mailed["variant"].to_pylist())),
+    }
     return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
 
 

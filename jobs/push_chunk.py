@@ -29,7 +29,7 @@ from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import list_column
 from schemas.errors import GateError
 from schemas.layout import Partition
-from schemas.mail_fields import all_fields
+from schemas.mail_fields import all_fields, own_field
 from schemas.tables import RECEIPTS
 
 
@@ -76,10 +76,12 @@ def receipts_attempt(delivery: Delivery) -> Attempt:
 def _push(delivery: Delivery, claim: Claim, rows: ChunkRows) -> tuple[npt.NDArray[np.int64], int]:
     """Send the chunk's rows; return the positions of those that the provider refused, and the number of requests."""
     provider, settings, slots = delivery.provider, delivery.campaign, delivery.campaign.slots
+    own_names = {name: own_field(name, settings.mail.field_prefix) for name in all_fields(slots)}
     for attempt in retrying(time.sleep):
         with attempt:
-            field_ids = provider.ensure_fields(all_fields(slots))
+            ids = provider.ensure_fields(list(own_names.values()))
             list_id = provider.ensure_list(settings.send_name(delivery.run.send_date))
+    field_ids = {name: ids[own_name] for name, own_name in own_names.items()}
     contacts = render_contacts(
         emails=rows.emails,
         uids=keyed_hash(_user_and_address(rows), delivery.ledger.key(UID_KEY)),

@@ -56,7 +56,7 @@ def _choose(delivery: Delivery) -> str:
         raise EmptyPartitionError(f"the list {name!r} at the provider is empty; nothing was sent. Look at the push")
     found = provider.find_single_send(name)
     if found is None:
-        template = load_template(date)
+        template = load_template(date, settings.mail.field_prefix)
         # Not retried here: an unknown answer to create may have made a draft, and the next try finds it by its name.
         found = provider.create_draft(
             name=name,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigError
+from schemas.mail_fields import DEFAULT_PREFIX, own_fields
 
 SLOTS: Final = 6
 FOLDER: Final = Path(__file__).parent / "template"
@@ -35,8 +36,8 @@ class MailTemplate:
     text: str
 
 
-def load_template(campaign_date: date, folder: Path = FOLDER) -> MailTemplate:
-    """Read mail.html, mail.txt and subject.txt of a folder, and write the campaign's date into them.
+def load_template(campaign_date: date, field_prefix: str = DEFAULT_PREFIX, folder: Path = FOLDER) -> MailTemplate:
+    """Read mail.html, mail.txt and subject.txt of a folder, and write the campaign's date and fields into them.
 
     Raises: ConfigError if HTML or text never ask for the date (they would show items of any day), or a file is missing.
     """
@@ -51,5 +52,8 @@ def load_template(campaign_date: date, folder: Path = FOLDER) -> MailTemplate:
                 f'{folder / name}: expected {{{{#equals ryml_run "{DATE_PLACE}"}}}} around the items, or those of '
                 "another day could be mailed; put it there"
             )
-    filled = {name: content.replace(DATE_PLACE, campaign_date.isoformat()) for name, content in parts.items()}
+    filled = {
+        name: own_fields(content, field_prefix).replace(DATE_PLACE, campaign_date.isoformat())
+        for name, content in parts.items()
+    }
     return MailTemplate(subject=filled["subject.txt"].strip(), html=filled["mail.html"], text=filled["mail.txt"])

@@ -7,8 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.delivery.audience import is_held_out, is_in_segments, is_of_locale, variants
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import flat, lengths, list_column
+from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.tables import CHUNKS
 
 
@@ -20,13 +22,17 @@ def plan_bucket(
     *,
     address_key: str,
     chunk_users: int,
+    audience: AudienceSettings,
+    experiment: ExperimentSettings,
 ) -> pa.Table:
     """Give each user of any input one action and the reason for it.
 
     Grain:  one row per user, in byte order of the user id.
     Shapes: suppressed holds keyed hashes of addresses (bits of an unsigned one), in any order.
-    The first that applies: not in users, no address, unsubscribed, suppressed (all withheld); has recommendations
-    (upsert); held some until now (clear); neither (unchanged). Upserts and clears are cut into parts of `chunk_users`.
+    The first that applies: not in users, no address, unsubscribed, suppressed, of another locale, not in the segments
+    (all withheld); has recommendations but is held out (withheld, with the items that it would have been, to compare
+    with); has recommendations (upsert); held some until now (clear); neither (unchanged). Upserts and clears are cut
+    into parts of `chunk_users`.
     """
     ids = pa.concat_tables([table.select(["user_id"]) for table in (recommendations, users, mirror)])["user_id"]
     ids = ids.combine_chunks().unique()
@@ -34,7 +40,7 @@ def plan_bucket(
     in_users, in_recommendations, in_mirror = (_rows_of(ids, table) for table in (users, recommendations, mirror))
     known = in_users >= 0
     has_address = known & _at(in_users, pc.is_valid(users["email"]))
-    subscribed = known & _at(in_users, users["is_subscribed"])
+    subscribed = known & (_at(in_users, users["is_subscribed"]) | (not audience.subscribed))
     is_suppressed = np.zeros(len(ids), bool)
     addresses = pc.fill_null(users["email"].combine_chunks(), "")
     if len(addresses) and len(suppressed):
@@ -44,11 +50,18 @@ def plan_bucket(
     has_items = (in_recommendations >= 0) & _at(in_recommendations, counts > 0)
     held_items = (in_mirror >= 0) & _at(in_mirror, lengths(mirror["item"]) > 0)
 
+    of_locale = _at(in_users, is_of_locale(users, audience))
+    in_segments = _at(in_users, is_in_segments(users, audience.segments))
+    held_out = _at(in_users, is_held_out(addresses, experiment))
+
     cases = [
         (~known, "withheld", "not_in_users"),
         (~has_address, "withheld", "no_address"),
         (~subscribed, "withheld", "unsubscribed"),
         (is_suppressed, "withheld", "suppressed"),
+        (~of_locale, "withheld", "other_locale"),
+        (~in_segments, "withheld", "not_in_segments"),
+        (has_items & held_out, "withheld", "holdout"),
         (has_items, "upsert", "has_recommendations"),
         (held_items, "clear", "nothing_any_more"),
     ]
@@ -59,8 +72,10 @@ def plan_bucket(
     part = np.where(pushed, (np.cumsum(pushed) - 1) // chunk_users, -1)
 
     upserts = action == "upsert"
-    items = _items(recommendations, counts, in_recommendations[upserts])
-    item_counts = np.where(upserts, _at(in_recommendations, counts), 0)
+    compared = upserts | (reason == "holdout")
+    items = _items(recommendations, counts, in_recommendations[compared])
+    item_counts = np.where(compared, _at(in_recommendations, counts), 0)
+    variant = np.where(upserts, np.append(variants(addresses, experiment), "")[in_users], "")
     return pa.table(
         {
             "user_id": ids,
@@ -68,6 +83,7 @@ def plan_bucket(
             "reason": pa.array(reason, pa.string()),
             "item": list_column(CHUNKS, "item", items, item_counts),
             "part": pa.array(part, pa.int32()),
+            "variant": pa.array(variant, pa.string()),
         },
         schema=CHUNKS.schema,
     )

@@ -232,12 +232,16 @@ class FileWriter:
     """One Parquet file of an attempt, hashed while it is written. A context manager; `entry` is there after it."""
 
     def __init__(self, attempt: Attempt, bucket: int, name: str) -> None:
-        self._schema = TABLES[attempt.partition.table].schema
+        table = TABLES[attempt.partition.table]
+        self._schema = table.schema
         self._bucket = bucket
         self._name = name
         self._rows = 0
         self._file = HashingFile(attempt.lake.storage.create(f"{attempt.folder}/{name}"))
-        self._writer = pq.ParquetWriter(self._file.as_arrow(), self._schema, **_WRITE_OPTIONS)
+        dictionary = True if table.repeating is None else list(table.repeating)
+        self._writer = pq.ParquetWriter(
+            self._file.as_arrow(), self._schema, use_dictionary=dictionary, **_WRITE_OPTIONS
+        )
 
     def write(self, rows: pa.Table) -> None:
         """Append rows as one row group.

@@ -8,13 +8,14 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from pydantic import JsonValue
 
+from ryml_airflow.campaigns import load_all
 from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, provider_address, setting
 from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
-from schemas.errors import GateError
+from schemas.errors import ConfigError, GateError
 
 LEDGER_VARIABLE = "RYML_LEDGER"
 
@@ -140,13 +141,17 @@ class SendOperator(JobOperator):
 
 
 class BuildSensor(BaseSensorOperator):
-    """Wait until the date's build is finished and checked."""
+    """Wait until the date's build is finished and checked.
+
+    Skips the rest of the run if nobody gets anything and the campaign says that this may be.
+    """
 
     template_fields = ("job_date",)
 
-    def __init__(self, *, campaign: str, **kwargs: Any) -> None:
+    def __init__(self, *, campaign: str, may_be_empty: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.campaign = campaign
+        self.may_be_empty = may_be_empty
         self.job_date = RUN_DATE
 
     def poke(self, context: Context) -> bool:
@@ -156,11 +161,28 @@ class BuildSensor(BaseSensorOperator):
         from schemas.errors import EmptyPartitionError, GateError
 
         try:
-            finished_recommendations(Lake.open(setting("lake")), dt.date.fromisoformat(self.job_date), self.campaign)
+            lists = finished_recommendations(
+                Lake.open(setting("lake")), dt.date.fromisoformat(self.job_date), self.campaign
+            )
         except (EmptyPartitionError, GateError) as error:
             self.log.info("%s", error)
             return False
+        if self.may_be_empty and not lists.metrics.get("recommended"):
+            raise AirflowSkipException(f"nobody gets anything from {self.campaign} on {self.job_date}")
         return True
+
+
+class ReadCampaignOperator(BaseOperator):
+    """Stands where a campaign's tasks would: reads the files again and fails with what is wrong."""
+
+    def __init__(self, *, campaign: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.campaign = campaign
+
+    def execute(self, context: Context) -> None:
+        """Raise what is wrong; nothing is by now if the file was put right after Airflow read the DAG."""
+        if isinstance(found := load_all().get(self.campaign), ConfigError):
+            raise found
 
 
 class SparkJobOperator(SparkSubmitOperator):

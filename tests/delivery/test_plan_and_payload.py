@@ -12,21 +12,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.delivery import payload
+from jobs.delivery.audience import is_held_out, variants
 from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
 from jobs.lake.buckets import bucket_of, keyed_hash
 from jobs.reconcile_push import mirror_bucket
+from schemas.audience import AudienceSettings, ExperimentSettings, SegmentSettings, UserCondition
 from schemas.mail_fields import SLOT_PARTS, all_fields, slot_field
-from schemas.tables import CATALOG, CHUNKS, MIRROR, RECEIPTS, RECOMMENDATIONS, USERS
+from schemas.tables import CATALOG, CHUNKS, MIRROR, PLAN_REASONS, RECEIPTS, RECOMMENDATIONS, USERS
 
 KEY = "0123456789abcdef"
 USER_IDS = ["7", "007", "ann", "Ann", "ann ", "ü", "zoë"]
 
 user_list = st.dictionaries(st.sampled_from(USER_IDS), st.lists(st.integers(0, 9), max_size=3, unique=True))
 people = st.dictionaries(
-    st.sampled_from(USER_IDS), st.tuples(st.booleans(), st.booleans(), st.booleans())
-)  # has an address, subscribed, suppressed
+    st.sampled_from(USER_IDS),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+)  # has an address, subscribed, suppressed, of the locale, in the segment
+AUDIENCES = [
+    AudienceSettings(),
+    AudienceSettings(
+        subscribed=False,
+        locales=("de",),
+        segments=SegmentSettings(all=(UserCondition(property="tier", any_of=("gold",)),)),
+    ),
+]
+EXPERIMENTS = [ExperimentSettings(), ExperimentSettings(holdout_share=0.5, variants={"one": 0.5, "two": 0.5})]
 
 
 def lists_table(lists, schema, extra):
@@ -43,28 +55,36 @@ def address(user):
 
 
 @settings(max_examples=200, deadline=None)
-@given(user_list, people, user_list, st.integers(1, 3))
-def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users):
+@given(user_list, people, user_list, st.integers(1, 3), st.sampled_from(AUDIENCES), st.sampled_from(EXPERIMENTS))
+def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users, audience, experiment):
     table = plan_bucket(
         lists_table(recommended, RECOMMENDATIONS.schema, lambda items: {"score": [1.0] * len(items), "outcome": "x"}),
         pa.Table.from_pylist(
             [
-                {"user_id": user, "email": address(user) if has else None, "is_subscribed": subscribed}
-                for user, (has, subscribed, _) in sorted(users.items(), key=by_bytes)
+                {
+                    "user_id": user,
+                    "email": address(user) if has else None,
+                    "is_subscribed": subscribed,
+                    "locale": "de-AT" if local else "en",
+                    "properties": [("tier", "gold")] if inside else None,
+                }
+                for user, (has, subscribed, _, local, inside) in sorted(users.items(), key=by_bytes)
             ],
             schema=USERS.schema,
-        ).select(["user_id", "email", "is_subscribed"]),
+        ),
         lists_table(held, MIRROR.schema, lambda _: {"send_date": dt.date(2026, 1, 1)}),
         np.array(
             [
                 int(keyed_hash(pa.array([address(user)]), KEY)[0])
-                for user, (has, _, suppressed) in users.items()
+                for user, (has, _, suppressed, _, _) in users.items()
                 if has and suppressed
             ],
             np.uint64,
         ).view(np.int64),
         address_key=KEY,
         chunk_users=chunk_users,
+        audience=audience,
+        experiment=experiment,
     )
     assert table.schema.equals(CHUNKS.schema)
     rows = table.to_pylist()
@@ -73,15 +93,23 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
     pushed = 0
     for row in rows:
         user = row["user_id"]
-        has_address, subscribed, suppressed = users.get(user, (False, False, False))
+        has_address, subscribed, suppressed, local, inside = users.get(user, (False,) * 5)
+        asks = audience is AUDIENCES[1]
+        its_address = pa.array([address(user)])
         if user not in users:
             expected = ("withheld", "not_in_users", [])
         elif not has_address:
             expected = ("withheld", "no_address", [])
-        elif not subscribed:
+        elif not subscribed and not asks:
             expected = ("withheld", "unsubscribed", [])
         elif suppressed:
             expected = ("withheld", "suppressed", [])
+        elif asks and not local:
+            expected = ("withheld", "other_locale", [])
+        elif asks and not inside:
+            expected = ("withheld", "not_in_segments", [])
+        elif recommended.get(user) and is_held_out(its_address, experiment)[0]:
+            expected = ("withheld", "holdout", recommended[user])
         elif recommended.get(user):
             expected = ("upsert", "has_recommendations", recommended[user])
         elif held.get(user):
@@ -89,6 +117,8 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
         else:
             expected = ("unchanged", "held_nothing", [])
         assert (row["action"], row["reason"], row["item"]) == expected
+        assert row["variant"] == (variants(its_address, experiment)[0] if row["action"] == "upsert" else "")
+        assert row["reason"] in PLAN_REASONS
         if row["action"] in ("upsert", "clear"):
             assert row["part"] == pushed // chunk_users
             pushed += 1

@@ -33,6 +33,7 @@ from schemas.mail_fields import SLOT_PARTS, slot_field
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMPAIGN = ROOT / "dags" / "campaigns" / "resources_you_may_like.toml"
+RESTOCKED = ROOT / "dags" / "campaigns" / "back_in_stock.toml"
 SETTINGS = load_campaign(CAMPAIGN)
 SOURCE = ROOT / "docs" / "examples" / "demo_shop.toml"
 DAYS = [dt.date(2026, 11, 2), dt.date(2026, 11, 3), dt.date(2026, 11, 4)]
@@ -56,11 +57,13 @@ class Night:
         for table in ("events", "catalog", "users"):
             export_table.main(**common, table=table, source=SOURCE, data=self.shop, buckets=4)
         index_items.main(**common)
-        fold_profiles.main(**common)
+        fold_profiles.main(**common, mailed_by=SETTINGS.name)
         backtest_models.main(**common, campaign=CAMPAIGN)
         train_correlations.main(**common, campaign=CAMPAIGN)
         result = recommend_items.main(**common, campaign=CAMPAIGN)
         finish_build.main(**common, campaign=CAMPAIGN)
+        recommend_items.main(**common, campaign=RESTOCKED)
+        finish_build.main(**common, campaign=RESTOCKED)
         return result
 
     def send(self, date, run_id="test"):

@@ -21,6 +21,7 @@ ONE_MODULE = {
     "sendgrid": "jobs/delivery/sendgrid_client.py",
     "boto3": "jobs/lake/s3_storage.py",
     "great_expectations": "jobs/quality/gates.py",
+    "lightfm": "jobs/ranking/hybrid.py",
     "sparse_dot_topn": "jobs/ranking/sparse_product.py",
 }
 

@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run stop install install-dev test scoreboard bench-export bench-train bench-quality bench-cold check docs golden expectations fix lock clean venv
+.PHONY: help run stop install install-dev test scoreboard bench-export bench-train bench-recommend bench-quality bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -121,6 +121,10 @@ bench-train: install-dev ## seconds and memory of training beside implicit and S
 bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries: make bench-quality DATA=DIR OUT=DIR
 	@OPENBLAS_NUM_THREADS=$$(nproc) $(python) -m bench.quality --data '$(DATA)' --out '$(OUT)' $(ARGS)
 
+# USERS is a small shop's by default; what is measured here is a large one's.
+bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
+	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+
 bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
 	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
@@ -129,7 +133,7 @@ check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-docs: install-dev ## write the README's generated tables anew
+docs: install-dev ## write the documents' generated tables anew
 	@$(python) docs/generate_tables.py
 
 golden: install-dev ## write the golden files of rendered tasks anew; look at the diff

@@ -9,6 +9,7 @@ Run:    python -m jobs.plan_push --lake LAKE --date 2026-11-02 --run-id by-hand 
 import argparse
 import datetime as dt
 import functools
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
@@ -35,6 +36,7 @@ from schemas.tables import MIRROR, PLAN_ACTIONS
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
 CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
 
+_log = logging.getLogger(__name__)
 _USER_COLUMNS = ["user_id", "email", "is_subscribed", "locale", "properties"]
 
 
@@ -42,12 +44,20 @@ def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__, campaign=True)
     add_ledger(parser)
+    parser.add_argument("--full", action="store_true", help="push everybody's content, whatever the provider holds")
     parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
     return parser
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, ramp_minutes: int | None = None
+    *,
+    lake: str,
+    date: dt.date,
+    run_id: str,
+    campaign: Path,
+    ledger: str,
+    ramp_minutes: int | None = None,
+    full: bool = False,
 ) -> dict[str, Any]:
     """Publish and freeze the plan; return users by action.
 
@@ -56,7 +66,7 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
-    this_run, books = Run(settings.name, date), Ledger(ledger, clock)
+    this_run, books = Run(settings.name, date), Ledger(ledger, utc_now)
     if books.is_started(this_run):
         return _describe(_frozen(opened, partition, books, this_run))
 
@@ -67,7 +77,11 @@ def main(
     mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
-    parameters = {"chunk_users": push.chunk_users, **settings.audience_parameters()}
+    since = mirror.partition.date if mirror else dt.date.min
+    if unknown := books.unreconciled_dates(this_run, since):
+        _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
+        full = True
+    parameters = {"chunk_users": push.chunk_users, "full": full, **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -76,7 +90,7 @@ def main(
         suppressed = opened.read(suppressions)["address_key"].to_numpy()
         key = books.key(ADDRESS_KEY)
         work = functools.partial(
-            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings
+            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings, full
         )
         results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
         manifest = attempt.publish(
@@ -113,6 +127,7 @@ def _plan_bucket(
     address_key: str,
     chunk_users: int,
     settings: Campaign,
+    full: bool,
     bucket: int,
 ) -> tuple[FileEntry, dict[str, Any], list[int]]:
     lake = attempt.lake
@@ -125,6 +140,7 @@ def _plan_bucket(
         chunk_users=chunk_users,
         audience=settings.audience,
         experiment=settings.experiment,
+        is_full=full,
     )
     actions = Counter(rows["action"].to_pylist())
     withheld = Counter(rows.filter(pc.equal(rows["action"], "withheld"))["reason"].to_pylist())

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
 from schemas.errors import ConfigError
+from schemas.last_look import LastLookSettings
 from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
@@ -71,6 +72,7 @@ class Campaign(RankingSettings):
     exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    last_look: LastLookSettings = LastLookSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

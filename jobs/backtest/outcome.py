@@ -70,6 +70,8 @@ def outcome(lake: Lake, campaign: Campaign, date: dt.date) -> dict[str, Any]:
     if refused is None and (stopped := read_stopped(lake, partition)) is not None:
         refused = f"refused by its checks: {stopped.message}"
     own = lake.find(partition)
+    if refused is None and own is None and is_due(lake, campaign, date):
+        refused = "not made: its inputs do not fit together; the log of train_correlations says which"
     if refused is None and own is not None and is_due(lake, campaign, date):
         return {**summarise(own), STATUS: "trained"}
     kept = own or last_good(lake, campaign, date)

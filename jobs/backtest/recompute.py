@@ -18,12 +18,11 @@ from jobs.lake.list_columns import flat, lengths
 from jobs.lake.scratch import Scratch
 from jobs.ranking.cooccurrence import POPULAR_ITEMS
 from jobs.ranking.item_model import ItemModel
+from jobs.ranking.neighbours import CO_OCCURRENCE
 from schemas.item_models import CooccurrenceModel, ItemModelSettings
-from schemas.tables import CORRELATION_SOURCES
 
 # Sums of up to a million float32 products; two roads differ by less.
 _RELATIVE: Final = 1e-3
-_HYBRID: Final = CORRELATION_SOURCES.index("hybrid")
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,12 +84,13 @@ class Evidence:
 
 def rows_that_differ(
     rows: pa.Table, items: npt.NDArray[np.int64], evidence: Evidence, settings: ItemModelSettings, *, depth: int,
-    min_support: int, fitted: ItemModel,
+    min_support: int, fitted: ItemModel, little_support: int = 0,
 ) -> list[int]:  # fmt: skip
     """Make the lists of some items once more; return those that are not what the table has.
 
     Items without a row have an empty list. `fitted` answers for a model that has no formula for one row, such as EASE.
-    A list with entries of the hybrid's is looked at for its support alone.
+    Items with fewer users than `little_support` have lists that were merged with the hybrid's: of these the support
+    alone is made once more.
     """
     place = {int(item): number for number, item in enumerate(rows["item"].to_numpy())}
     starts = np.concatenate(([0], np.cumsum(lengths(rows["other_item"]))))
@@ -100,7 +100,7 @@ def rows_that_differ(
         number = place.get(item)
         listed = slice(0, 0) if number is None else slice(int(starts[number]), int(starts[number + 1]))
         if not _is_same(item, other[listed], score[listed], support[listed], source[listed], evidence, settings, depth,
-                        min_support, fitted):  # fmt: skip
+                        min_support, fitted, little_support):  # fmt: skip
             different.append(item)
     return different
 
@@ -108,15 +108,17 @@ def rows_that_differ(
 def _is_same(
     item: int, other: npt.NDArray[np.int32], score: npt.NDArray[np.float32], support: npt.NDArray[np.int32],
     source: npt.NDArray[np.int8], evidence: Evidence, settings: ItemModelSettings, depth: int, min_support: int,
-    fitted: ItemModel,
+    fitted: ItemModel, little_support: int,
 ) -> bool:  # fmt: skip
     together = evidence.support(item)
     if ((other < 0) | (other >= len(together))).any():
         return False
     if len(np.unique(other)) < len(other) or (other == item).any() or (together[other] != support).any():
         return False
-    if (source == _HYBRID).any():
-        return True  # a merged list: its scores are those of the merge, and its support was looked at
+    if together[item] < little_support:
+        return bool((np.diff(score) <= 0).all())
+    if (source != CO_OCCURRENCE).any():
+        return False
     expected = evidence.scores(item, settings)
     if expected is None:
         expected = fitted.block(item, item + 1, len(together)).toarray()[0].astype(np.float64)

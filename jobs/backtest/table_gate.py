@@ -41,7 +41,7 @@ def sampled_items(first: int, last: int) -> npt.NDArray[np.int64]:
 
 def look_at(
     rows: pa.Table, block: tuple[int, int], evidence: Evidence, model: ItemModelSettings, *, depth: int,
-    min_support: int, fitted: ItemModel,
+    min_support: int, fitted: ItemModel, little_support: int = 0,
 ) -> Observed:  # fmt: skip
     """Count what one file of the table holds, and make some of its rows once more.
 
@@ -54,7 +54,19 @@ def look_at(
     observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
     observed.sums["items_not_in_index"] = _outside(item, items) + _outside(others, items)
     observed.sums["rows_recomputed"] = len(sample)
-    different = rows_that_differ(rows, sample, evidence, model, depth=depth, min_support=min_support, fitted=fitted)
+    different = rows_that_differ(
+        rows, sample, evidence, model, depth=depth, min_support=min_support, fitted=fitted,
+        little_support=little_support,
+    )  # fmt: skip
+        rows,
+        sample,
+        evidence,
+        model,
+        depth=depth,
+        min_support=min_support,
+        fitted=fitted,
+        little_support=little_support,
+    )
     observed.sums["rows_recomputed_differently"] = len(different)
     return observed
 

@@ -50,7 +50,8 @@ def test_a_third_file_adds_its_runs_and_changes_no_others(dagbag, dags_with):
     assert set(dags) == DAG_IDS | {"send_third", "measure_third"}
     tasks = set(dags["build_recommendations"].task_ids)
     assert tasks - set(dagbag.dags["build_recommendations"].task_ids) == {
-        "third.train_correlations", "third.recommend_items", "third.finish_build",
+        "third.backtest_models", "third.train_hybrid", "third.rank_trending", "third.train_correlations",
+        "third.recommend_items", "third.finish_build",
     }  # fmt: skip
     for dag_id in DAG_IDS - {"build_recommendations"}:
         assert dags[dag_id].task_ids == dagbag.dags[dag_id].task_ids, dag_id

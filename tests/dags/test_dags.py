@@ -83,11 +83,8 @@ def test_policy(dagbag):
             assert task.retries >= 1, task.task_id
             assert task.execution_timeout is not None, task.task_id
         for task in dag.tasks:
-            if task.task_id in TRAINING:
-                assert task.pool == "training", f"{task.task_id} would be in the way of the send's jobs"
-            elif task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
+            if task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
                 assert task.pool == "spark", f"{task.task_id} would crowd out the scheduler's other work"
-    assert {task.task_id for dag in dagbag.dags.values() for task in dag.tasks} >= TRAINING
 
 
 def interval_of(dag, run_after):

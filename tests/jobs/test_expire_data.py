@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from jobs import expire_data
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now as clock
 from jobs.expire.inventory import take_inventory
 from jobs.expire.reachable import expired, roots
 from jobs.fold_profiles import GAP_DAYS

@@ -55,9 +55,6 @@ def look_at(
     observed.sums["items_not_in_index"] = _outside(item, items) + _outside(others, items)
     observed.sums["rows_recomputed"] = len(sample)
     different = rows_that_differ(
-        rows, sample, evidence, model, depth=depth, min_support=min_support, fitted=fitted,
-        little_support=little_support,
-    )  # fmt: skip
         rows,
         sample,
         evidence,

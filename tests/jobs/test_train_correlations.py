@@ -10,6 +10,7 @@ from small_shop import make_csv, shop_rows
 
 from jobs import backtest_models, export_table, fold_profiles, index_items, train_correlations
 from jobs.backtest.contest import measured_popularity
+from jobs.backtest.outcome import read_report
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import lengths
 from schemas.campaign import load_campaign
@@ -191,7 +192,8 @@ def test_the_backtest_keeps_every_model_and_measure_and_a_report(shop):
     assert len({(row["model"], row["measure"]) for row in rows}) == len(rows) == 7 * len(models)
     assert {row["model"] for row in rows if row["is_chosen"]} == {done["chosen"]}
     assert json.loads(json.dumps(manifest.metrics))["test_users"] >= 10
-    report = shop.lake.storage.read(f"{manifest.folder}/report.html").decode()
+    report = read_report(shop.lake, "spring", DATES[0])
+    assert read_report(shop.lake, "spring", DATES[1]) is None
     assert report.count("<svg") == 2
     for text in (done["chosen"], "popularity", "Accepted", "% less"):
         assert text in report

@@ -51,7 +51,7 @@ help: ## list the commands and variables
 	@echo '  EXIT=                 1: leave after the batch, with status 0 if it succeeded'
 	@echo '  API_PORT=$(API_PORT)         Airflow: user interface and API'
 	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
-	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT, the files' name without its ending (preview).'
+	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT, a path without ending (preview).'
 	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
 
 run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send

@@ -24,6 +24,7 @@ def plan_bucket(
     chunk_users: int,
     audience: AudienceSettings,
     experiment: ExperimentSettings,
+    is_full: bool = False,
 ) -> pa.Table:
     """Give each user of any input one action and the reason for it.
 
@@ -32,7 +33,8 @@ def plan_bucket(
     The first that applies: not in users, no address, unsubscribed, suppressed, of another locale, not in the segments
     (all withheld); has recommendations but is held out (withheld, with the items that it would have been, to compare
     with); has recommendations (upsert); held some until now (clear); neither (unchanged). Upserts and clears are cut
-    into parts of `chunk_users`.
+    into parts of `chunk_users`. An upsert says what the contact is known to hold, so that the push can leave content
+    that is the same where it is; a full push (`is_full`) forgets that.
     """
     ids = pa.concat_tables([table.select(["user_id"]) for table in (recommendations, users, mirror)])["user_id"]
     ids = ids.combine_chunks().unique()
@@ -82,6 +84,7 @@ def plan_bucket(
             "action": pa.array(action, pa.string()),
             "reason": pa.array(reason, pa.string()),
             "item": list_column(CHUNKS, "item", items, item_counts),
+            "held": _held(mirror, np.where(upserts & held_items, in_mirror, -1), is_full=is_full),
             "part": pa.array(part, pa.int32()),
             "variant": pa.array(variant, pa.string()),
         },
@@ -94,6 +97,13 @@ def _rows_of(ids: pa.StringArray, table: pa.Table) -> npt.NDArray[np.int64]:
     found = pc.index_in(ids, value_set=table["user_id"].combine_chunks())
     rows: npt.NDArray[np.int64] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return rows
+
+
+def _held(mirror: pa.Table, rows: npt.NDArray[np.int64], *, is_full: bool) -> pa.Int64Array:
+    """The digest of what the provider holds of each user; null where there is none, and for all of a full push."""
+    if is_full:
+        return pa.nulls(len(rows), pa.int64())
+    return mirror["content"].combine_chunks().take(pa.array(rows, mask=rows < 0))
 
 
 def _at(rows: npt.NDArray[np.int64], values: Any) -> npt.NDArray[Any]:

@@ -1,5 +1,6 @@
 """Plan and payload against plain Python: one action per user, every slot written, nobody's items under another name."""
 
+import base64
 import datetime as dt
 import itertools
 import json
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.delivery import payload
 from jobs.delivery.audience import is_held_out, variants
+from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
@@ -46,6 +48,14 @@ def lists_table(lists, schema, extra):
     return pa.Table.from_pylist(rows, schema=schema).select(["user_id", "item"])
 
 
+def mirror_table(held):
+    rows = [
+        {"user_id": user, "item": items, "send_date": dt.date(2026, 1, 1), "content": len(user) if items else None}
+        for user, items in sorted(held.items(), key=by_bytes)
+    ]
+    return pa.Table.from_pylist(rows, schema=MIRROR.schema)
+
+
 def by_bytes(pair):
     return pair[0].encode()
 
@@ -72,7 +82,7 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
             ],
             schema=USERS.schema,
         ),
-        lists_table(held, MIRROR.schema, lambda _: {"send_date": dt.date(2026, 1, 1)}),
+        mirror_table(held),
         np.array(
             [
                 int(keyed_hash(pa.array([address(user)]), KEY)[0])
@@ -93,6 +103,8 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
     pushed = 0
     for row in rows:
         user = row["user_id"]
+        is_known = row["action"] == "upsert" and held.get(user)
+        assert row["held"] == (len(user) if is_known else None)
         has_address, subscribed, suppressed, local, inside = users.get(user, (False,) * 5)
         asks = audience is AUDIENCES[1]
         its_address = pa.array([address(user)])
@@ -155,7 +167,8 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         uids=uids,
         slot_rows=[np.array([items[s] if s < len(items) else -1 for items in lists]) for s in range(slots)],
         counts=np.array([len(items) for items in lists]),
-        fragments=slot_fragments(catalog, slots, ids),
+        contents=uids,
+        fragments=slot_fragments(item_values(catalog), slots, ids),
         field_ids=ids,
         run="2026-11-02",
     )
@@ -181,10 +194,12 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         assert fields[ids["ryml_count"]] == str(len(items))
         assert fields[ids["ryml_run"]] == "2026-11-02"
         assert fields[ids["ryml_uid"]] == f"{int(uids[number]):016x}"
+        digest = base64.urlsafe_b64encode(int(uids[number]).to_bytes(8, "big")[:6]).decode()
+        assert fields[ids["ryml_content"]] == fields[ids["ryml_expected"]] == digest
         for slot in range(slots):
             for part in SLOT_PARTS:
                 got = fields[ids[slot_field(slot + 1, part)]]
-                want = json.loads(values[part][items[slot]]) if slot < len(items) else ""
+                want = json.loads(values[part][items[slot]].as_py()) if slot < len(items) else ""
                 assert got == want
                 assert "{{" not in got
                 assert "}}" not in got
@@ -204,8 +219,14 @@ def test_bodies_stay_under_the_byte_limit(monkeypatch):
         list(cut_bodies(pa.array(["x" * 3_000]), []))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from(TITLES)), max_size=6))
+def test_texts_in_batches_are_what_they_are_one_by_one(texts):
+    assert payload._json_texts(pa.array(texts, pa.string())).to_pylist() == [payload._json_text(t) for t in texts]
+
+
 def test_prices_read_like_prices():
-    assert json.loads(item_values(catalog_table())["price"][0]) == "€1,234.50"
+    assert json.loads(item_values(catalog_table())["price"][0].as_py()) == "€1,234.50"
 
 
 def test_the_bucket_hash_is_what_it_was():
@@ -235,22 +256,46 @@ def test_a_ramp_rises_and_is_never_faster_than_the_full_rate(users, minutes, ful
     assert (rates >= full_rate * 0.05 * (1 - 1e-9)).all()
 
 
-def test_the_mirror_takes_what_was_confirmed_and_keeps_what_was_refused():
+def test_the_mirror_takes_what_was_confirmed_and_forgets_what_is_unsure():
     old, today = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
     held = pa.Table.from_pylist(
-        [{"user_id": user, "item": [1, 2], "send_date": old} for user in ("a", "b", "c")], schema=MIRROR.schema
+        [{"user_id": user, "item": [1, 2], "send_date": old, "content": 7} for user in ("a", "b", "c", "e")],
+        schema=MIRROR.schema,
     )
     receipts = pa.Table.from_pylist(
         [
-            {"user_id": "d", "chunk": 0, "item": [5], "outcome": "delivered"},
-            {"user_id": "b", "chunk": 0, "item": [], "outcome": "cleared"},
-            {"user_id": "c", "chunk": 0, "item": [9], "outcome": "quarantined"},
+            {"user_id": "d", "chunk": 0, "item": [5], "outcome": "delivered", "content": 8},
+            {"user_id": "b", "chunk": 0, "item": [], "outcome": "cleared", "content": 9},
+            {"user_id": "c", "chunk": 0, "item": [9], "outcome": "quarantined", "content": 10},
         ],
         schema=RECEIPTS.schema,
     )
-    assert mirror_bucket(held, receipts, today).to_pylist() == [
-        {"user_id": "a", "item": [1, 2], "send_date": old},
-        {"user_id": "b", "item": [], "send_date": today},
-        {"user_id": "c", "item": [1, 2], "send_date": old},
-        {"user_id": "d", "item": [5], "send_date": today},
+    pushed = pa.chunked_array([["b", "c", "d", "e"]])  # e's request never got an answer
+    assert mirror_bucket(held, receipts, pushed, today).to_pylist() == [
+        {"user_id": "a", "item": [1, 2], "send_date": old, "content": 7},
+        {"user_id": "b", "item": [], "send_date": today, "content": 9},
+        {"user_id": "c", "item": [1, 2], "send_date": old, "content": None},
+        {"user_id": "d", "item": [5], "send_date": today, "content": 8},
+        {"user_id": "e", "item": [1, 2], "send_date": old, "content": None},
     ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(-1, 4), min_size=3, max_size=3), min_size=1, max_size=8), st.integers(0, 3))
+def test_contents_differ_where_anything_that_is_shown_differs(lists, uid):
+    rows = np.array([[uid, *items] for items in lists])
+    texts = [pa.array([f"{part} {n}" for n in range(5)]) for part in SLOT_PARTS]
+    digests = content_digests(rows[:, 0].astype(np.uint64), [rows[:, 1 + s] for s in range(3)], item_digests(texts))
+    for one, other in itertools.combinations(range(len(lists)), 2):
+        assert (digests[one] == digests[other]) == (lists[one] == lists[other])
+    changed = content_digests(
+        rows[:, 0].astype(np.uint64),
+        [rows[:, 1 + s] for s in range(3)],
+        item_digests([*texts[:3], pa.array(["new price"] * 5)]),
+    )
+    for before, after, items in zip(digests, changed, lists, strict=True):
+        assert (before == after) == (set(items) == {-1})
+    others = content_digests(
+        rows[:, 0].astype(np.uint64) + np.uint64(1), [rows[:, 1 + s] for s in range(3)], item_digests(texts)
+    )
+    assert (digests != others).all()

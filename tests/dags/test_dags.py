@@ -72,6 +72,7 @@ def test_dags_load_without_pyspark_network_or_secrets(tmp_path):
 
 def test_policy(dagbag):
     assert len(dagbag.dags) >= 2
+    trained = set()
     for dag_id, dag in dagbag.dags.items():
         assert dag.max_active_runs == 1, dag_id
         assert dag.catchup is False, dag_id
@@ -83,8 +84,12 @@ def test_policy(dagbag):
             assert task.retries >= 1, task.task_id
             assert task.execution_timeout is not None, task.task_id
         for task in dag.tasks:
-            if task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
+            if task.task_id.rpartition(".")[2] in TRAINING:
+                assert task.pool == "training", f"{task.task_id} would be in the way of the send's jobs"
+                trained.add(task.task_id.rpartition(".")[2])
+            elif task.__class__.__name__ == "SparkJobOperator" or "Spark" in task.task_type:
                 assert task.pool == "spark", f"{task.task_id} would crowd out the scheduler's other work"
+    assert trained == TRAINING
 
 
 def interval_of(dag, run_after):

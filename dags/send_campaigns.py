@@ -21,7 +21,7 @@ from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
 from ryml_airflow.campaigns import load_all
-from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, MACROS, ramp_param, table_asset
+from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, ramp_param, table_asset
 from ryml_airflow.launch import (
     BuildSensor,
     JobOperator,
@@ -45,7 +45,11 @@ def send_dag(campaign: Campaign):
         dag_display_name=f"send: {campaign.title}",
         schedule=CronDataIntervalTimetable(f"0 {mail.hour} * * *", timezone=mail.zone),
         user_defined_macros={**MACROS, "run_date": run_date_of(mail.send_time)},
-        params={"date": DATE_PARAM, "ramp_minutes": ramp_param(campaign.push.ramp_minutes)},
+        params={
+            "date": DATE_PARAM,
+            "ramp_minutes": ramp_param(campaign.push.ramp_minutes),
+            **GATE_PARAMS,
+        },
         tags=["ryml", "send", "nightly", campaign.name],
         **DAG_DEFAULTS,
     )
@@ -65,6 +69,7 @@ def send_dag(campaign: Campaign):
             published="chunks",
             campaign=campaign.name,
             needs_ledger=True,
+            is_gated=True,
             arguments={"ramp_minutes": "{{ params.ramp_minutes }}"},
             pool="spark",
             outlets=[table_asset("chunks")],

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.command_line import run
-from jobs.delivery.addresses import UID_KEY
+from jobs.delivery.addresses import LINK_KEY, UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.engine import Pusher
 from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
-from jobs.delivery.payload import item_values, render_contacts, render_stamps, slot_fragments
+from jobs.delivery.link_tokens import LinkTokens
+from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
 from jobs.delivery.provider_calls import LEASE_SECONDS
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
@@ -171,7 +172,9 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     contents = content_digests(uids, rows.slot_rows, items)
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
-    fragments = slot_fragments(values, delivery.campaign.slots, field_ids)
+    slots = delivery.campaign.slots
+    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
+    fragments = slot_fragments(values, slots, field_ids, urls=linked_urls(rows.catalog, slots, tokens))
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:

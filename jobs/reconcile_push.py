@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
+from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
@@ -70,6 +71,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     manifest = receipts_attempt(lake, run_, digest).publish(
         files, inputs=[plan], parameters={}, metrics={**counts, **lag}
     )
+    looked_at = check_sample(delivery, manifest)
     mirror = publish_mirror(lake, plan, manifest, delivery.run_id)
     delivery.ledger.mark_reconciled(run_)
     return {
@@ -80,6 +82,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
         "unchanged": planned["unchanged"],
         "withheld": planned["withheld"],
         "contacts_held": mirror.rows,
+        "contacts_read_back": looked_at,
     }
 
 

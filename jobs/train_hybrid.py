@@ -73,7 +73,7 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     inputs = [opened.manifest(Partition(table, date)) for table in ("profiles", "catalog", "users")]
-    parameters = {
+    parameters: dict[str, object] = {
         "hybrid": settings.hybrid.model_parameters(),
         "training": settings.training.table_parameters(),
         "trending": settings.trending.model_dump(mode="json"),

@@ -14,6 +14,8 @@ from typing import Final
 
 SLOT_PARTS: Final = ("title", "url", "image", "price")
 NEUTRAL: Final = ""
+# The neutral value at a provider that ignores empty text, and would keep yesterday's; the template shows neither.
+BLANK: Final = "-"
 DEFAULT_PREFIX: Final = "ryml"
 COUNT: Final = "ryml_count"  # how many slots are filled, as decimal digits: "0" to "6"
 RUN: Final = "ryml_run"  # the campaign date, YYYY-MM-DD; the template shows items only if it is the date of the send

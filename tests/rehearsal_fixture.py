@@ -14,6 +14,8 @@ import httpx
 import pytest
 import uvicorn
 
+from jobs.rehearsal.bodies import Bodies
+from jobs.rehearsal.database import Database
 from jobs.rehearsal.faults import FaultSettings
 from jobs.rehearsal.server import Fault, create_app, no_fault
 from jobs.rehearsal.state import Rehearsal
@@ -36,6 +38,20 @@ class Exchange:
 
     def answer_json(self) -> Any:
         return json.loads(self.answer)
+
+
+def held(state_path: Path, rows_of: str, *parameters: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Read address and custom fields (id -> value) of contacts or mails from a provider's file, running or not.
+
+    `rows_of` is what follows SELECT * FROM: "contacts", "mails WHERE single_send = ?".
+    """
+    database = Database(state_path)
+    try:
+        bodies = Bodies(database)
+        rows = database.rows(f"SELECT * FROM {rows_of}", parameters)  # noqa: S608 - written in tests
+        return [(row["email"], bodies.fields_of(row)) for row in rows]
+    finally:
+        database.close()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 # Names of the ledger's secret keys. Different ones, so that a hash in a mail says nothing about one in the lake.
 ADDRESS_KEY: Final = "address"
 UID_KEY: Final = "uid"
+LINK_KEY: Final = "link"  # of the tokens in links
 
 
 def canonical_address(address: str) -> str:

@@ -437,6 +437,21 @@ class Ledger:
         with self.writing() as connection:
             connection.execute(sa.update(sends).where(*run.of(sends)).values(state=state, updated_at=self.now_text()))
 
+    def recipients_before(self, run: Run, most: int) -> list[int]:
+        """Return how many the campaign's last sends before the run's date went to, newest first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(sends.c.recipients)
+                .where(
+                    sends.c.campaign == run.campaign,
+                    sends.c.send_date < run.send_date.isoformat(),
+                    sends.c.state.in_(("scheduled", "triggered")),
+                )
+                .order_by(sends.c.send_date.desc())
+                .limit(most)
+            )
+            return [row.recipients for row in rows]
+
     def nights(self) -> list[dict[str, Any]]:
         """Return every planned run with its counts and how far it got, newest first."""
         confirmed = sa.func.sum(sa.case((chunks.c.state == "confirmed", 1), else_=0))

@@ -1,10 +1,11 @@
 """The mail itself: Handlebars in the subset that SendGrid's designs know, over the contact fields of one push.
 
-`template/mail.html` and `template/mail.txt` have six slots. A slot is shown if its title is not empty, and any slot
-only if the contact's `ryml_run` is the campaign's date: a contact that was not pushed for this send keeps what an
-earlier one wrote, and gets the neutral text, as does one whose content is not the one that the send expects
-(`ryml_expected` and `ryml_content` differ). That date is written into the template when the draft is made, in the
-place of `[[campaign_date]]`.
+`template/mail.html` and `template/mail.txt` have six slots. A slot is shown if its title is neither empty nor "-" (what
+empty slots hold at a provider that ignores empty text), and any slot only if the contact's `ryml_run` is the campaign's
+date and its `ryml_count` is not "0": a contact that was not pushed for this send keeps what an earlier one wrote, and
+gets the neutral text, as does one whose content is not the one that the send expects (`ryml_expected` and
+`ryml_content` differ). That date is written into the template when the draft is made, in the place of
+`[[campaign_date]]`.
 
 Values go into the HTML through {{x}}, which escapes them. Text and subject have no markup to break, and an escaped `&`
 or `'` would be shown as `&amp;` and `&#x27;`, so there it is {{{x}}}, as SendGrid advises for subjects.

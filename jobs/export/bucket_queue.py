@@ -67,7 +67,8 @@ class BucketQueue:
         found = bucket_of(ids.dictionary, self._buckets)
         # Numbers of 16 bits are sorted by their digits, five times as fast as wider ones.
         kind = np.uint16 if self._buckets <= 2**16 else np.int64
-        return found.astype(kind)[ids.indices.to_numpy(zero_copy_only=False)]
+        buckets: Buckets = found.astype(kind)[ids.indices.to_numpy(zero_copy_only=False)]
+        return buckets
 
     def _split(self, block: pa.Table, buckets: Buckets) -> None:
         if self._buckets == 1:
@@ -108,4 +109,5 @@ def _map_lengths(maps: pa.Array) -> npt.NDArray[np.int64]:
     entries = _lengths(maps.keys) + _lengths(maps.items)
     ends = np.concatenate([[0], np.cumsum(entries)])
     offsets = maps.offsets.to_numpy()
-    return ends[offsets[1:]] - ends[offsets[:-1]]
+    lengths: npt.NDArray[np.int64] = ends[offsets[1:]] - ends[offsets[:-1]]
+    return lengths

@@ -2,11 +2,13 @@
 
 A push gives every contact the same custom fields and nothing else besides an address. Such a plain body is checked in
 one typed decode and stored as it came, compressed; each of its contacts then is a row of (body, position), and a mail
-is a copy of these two numbers.
+is a copy of these two numbers. A body that writes only some of a contact's fields lies over the one before.
 """
 
 import functools
+import json
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -134,9 +136,16 @@ class Bodies:
         found: dict[str, Any] = msgspec.json.decode(self._open(body)[position].custom_fields)
         return found
 
-    def fields_json(self, body: int, position: int) -> str:
-        """Give the same as JSON text."""
-        return bytes(self._open(body)[position].custom_fields).decode()
+    def fields_of(self, row: sqlite3.Row | Mapping[str, Any]) -> dict[str, Any]:
+        """Give the custom fields of a contact or a mail, whose columns say where they are."""
+        if row["body"] is not None:
+            found = self.fields(row["body"], row["position"])
+        else:
+            stored = json.loads(row["fields"] or "{}")
+            found = {field: value for field, value in stored.items() if value is not None}
+        if row["over_body"] is not None:
+            found |= self.fields(row["over_body"], row["over_position"])
+        return found
 
     def _contacts(self, body: int) -> list[_Sliced]:
         row = self._database.row("SELECT size, content FROM bodies WHERE body = ?", (body,))

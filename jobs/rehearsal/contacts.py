@@ -77,11 +77,8 @@ class Contacts:
         return self._details(row, field_names)
 
     def fields(self, row: sqlite3.Row | Mapping[str, Any]) -> dict[str, Any]:
-        """Give the custom fields (id -> value) of a row with the columns fields, body and position."""
-        if row["body"] is not None:
-            return self._bodies.fields(row["body"], row["position"])
-        found = json.loads(row["fields"] or "{}")
-        return {field: value for field, value in found.items() if value is not None}
+        """Give the custom fields (id -> value) of a contact or a mail."""
+        return self._bodies.fields_of(row)
 
     def _details(self, contact: sqlite3.Row, field_names: Mapping[str, str]) -> dict[str, Any]:
         list_ids = [

@@ -9,6 +9,7 @@ import hashlib
 import secrets
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,19 @@ BEGIN SELECT raise(ABORT, 'requests are only ever added'); END;
 """
 
 
+def fault_counts(path: Path) -> dict[str, int]:
+    """Count the requests of a history, and those that met each fault: {"requests": 120, "drop_after": 4, ...}."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT coalesce(fault, ''), count(*) FROM requests GROUP BY 1 ORDER BY 1").fetchall()
+    return {"requests": sum(count for _, count in rows), **{name: count for name, count in rows if name}}
+
+
 class History:
     """An append-only SQLite file of requests."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, and make it if it is not there."""
+        self.path = path
         path.touch(mode=0o600)
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)

@@ -273,7 +273,7 @@ class ImportJobs:
             ).fetchall()
             out = self._left_out(job["id"], [row["position"] for row in rows])
             self._note_left_out(connection, job["job"], [(row[0], row[1]) for row in rows if row[0] in out])
-        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_of)
         connection.execute("DELETE FROM incoming WHERE job = ?", (job["job"],))
         return merged
 
@@ -304,7 +304,7 @@ class ImportJobs:
         intake = read_upsert(content, types, self._behaviour().clearing)
         kept = tuple(row for row in intake.rows if emails[row.position] is not None)
         _store_rows(connection, job["job"], Intake((), kept, ()).moved(first, range(len(emails))))
-        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_json)
+        merged = merge_rows(connection, job["job"], lists, now.timestamp(), self._bodies.fields_of)
         connection.execute("DELETE FROM incoming WHERE job = ?", (job["job"],))
         return merged
 

@@ -255,7 +255,7 @@ class Mailbox:
 
 
 _MAILS: Final = (
-    "SELECT m.mail, m.email, m.profile, m.fields, m.body, m.position, m.sent_at, "
+    "SELECT m.mail, m.email, m.profile, m.fields, m.body, m.position, m.over_body, m.over_position, m.sent_at, "
     "m.message, m.personalization, s.name, s.id AS send_id, s.email_config, s.categories "
     "FROM mails AS m LEFT JOIN single_sends AS s ON s.single_send = m.single_send"
 )

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.intake import RowError
@@ -25,8 +25,8 @@ _MERGE: Final = """
 _NOT_ALL_IDENTIFIERS: Final = "all existing identifiers of the contact must be present to update it"
 _TWO_CONTACTS: Final = "the identifiers belong to different contacts"
 
-FieldsOf = Callable[[int, int], str]
-"""Gives the custom fields of (body, position) as JSON text."""
+FieldsOf = Callable[[sqlite3.Row], dict[str, Any]]
+"""Gives the custom fields of a contact's row."""
 
 
 @dataclass(frozen=True)
@@ -50,45 +50,50 @@ def merge_plain(
 ) -> Merged | None:
     """Merge a stored body, as pointers to its contacts; `emails` is None where a contact is left out.
 
-    None if a contact has a custom field that the body does not write, or another identifier: nothing is merged then,
-    and merge_rows has to.
+    None if a contact has another identifier, or its fields lie in two bodies already and this would be a third: nothing
+    is merged then, and merge_rows has to.
     """
     addresses = json.dumps(emails)
     keys = connection.execute("SELECT key_set FROM bodies WHERE body = ?", (body,)).fetchone()["key_set"]
-    found = connection.execute(
-        f"SELECT c.key_set AS key_set, {_OTHER_IDENTIFIER} AS has_other, count(DISTINCT c.contact) AS people "
-        "FROM json_each(?) AS j JOIN contacts AS c ON c.email = j.value GROUP BY 1, 2",
-        (addresses,),
-    ).fetchall()
-    if any(row["has_other"] for row in found) or not _covers(connection, keys, [row["key_set"] for row in found]):
-        return None
+    covered = ",".join(map(str, _covered(connection, keys)))
+    newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'contacts'").fetchone()
+    # A body that writes all that was there takes its place; another lies over it.
+    is_whole = f"(key_set IN ({covered}) OR key_set IS NULL AND fields IS NULL)"
+    connection.execute("SAVEPOINT before_body")
+    # One look at each contact: what may not be merged like this is left out, and missing in what comes back.
     merged = connection.execute(
-        "INSERT INTO contacts (email, profile, body, position, key_set, created_at, updated_at) "
+        "INSERT INTO contacts AS c (email, profile, body, position, key_set, created_at, updated_at) "
         "SELECT j.value, '{}', ?, j.key, ?, ?, ? FROM json_each(?) AS j WHERE j.value IS NOT NULL "
-        "ON CONFLICT (email) DO UPDATE SET fields = NULL, body = excluded.body, position = excluded.position, "
-        "key_set = excluded.key_set, updated_at = excluded.updated_at",
+        "ON CONFLICT (email) DO UPDATE SET "
+        f"body = iif({is_whole}, excluded.body, body), over_body = iif({is_whole}, NULL, excluded.body), "
+        f"position = iif({is_whole}, excluded.position, position), "
+        f"over_position = iif({is_whole}, NULL, excluded.position), "
+        f"key_set = iif({is_whole}, excluded.key_set, key_set), "
+        f"over_key_set = iif({is_whole}, NULL, excluded.key_set), updated_at = excluded.updated_at "
+        f"WHERE NOT {_OTHER_IDENTIFIER} AND (over_key_set IS NULL OR over_key_set IN ({covered})) RETURNING contact",
         (body, keys, at, at, addresses),
-    ).rowcount
-    created = len({email for email in emails if email is not None}) - sum(row["people"] for row in found)
+    ).fetchall()
+    contacts = [row[0] for row in merged]
+    if len(contacts) < sum(email is not None for email in emails):
+        connection.execute("ROLLBACK TO before_body")
+        return None
+    connection.execute("RELEASE before_body")
+    # Contacts are numbered in the order of their creation, and no number comes twice.
+    created = len({contact for contact in contacts if newest is None or contact > newest["seq"]})
+    numbers = json.dumps(contacts)
     for number in lists:
         added = connection.execute(
-            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, c.contact "
-            "FROM json_each(?) AS j JOIN contacts AS c ON c.email = j.value",
-            (number, addresses),
+            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, value FROM json_each(?)", (number, numbers)
         ).rowcount
         _grow_list(connection, number, added)
-    return Merged(created, merged - created)
+    return Merged(created, len(contacts) - created)
 
 
-def _covers(connection: sqlite3.Connection, keys: int, others: Sequence[int | None]) -> bool:
-    """Say whether a body with these fields writes every field that contacts with the others have."""
-    if all(other == keys for other in others):
-        return True
-    if None in others:  # a contact whose fields are its own
-        return False
+def _covered(connection: sqlite3.Connection, keys: int) -> list[int]:
+    """Give the sets of fields that a body with these fields writes in full."""
     rows = connection.execute("SELECT key_set, keys FROM key_sets").fetchall()
     known = {row["key_set"]: set(json.loads(row["keys"])) for row in rows}
-    return all(known[other] <= known[keys] for other in others if other is not None)
+    return [key_set for key_set, fields in known.items() if fields <= known[keys]]
 
 
 def merge_rows(
@@ -130,13 +135,14 @@ def _loosen(connection: sqlite3.Connection, job: int, fields_of: FieldsOf) -> No
     """Give the contacts that the job may change their fields as text instead of a pointer to a body."""
     same = " OR ".join(f"c.{name} = i.{name}" for name in limits.IDENTIFIERS)
     pointing = connection.execute(
-        f"SELECT DISTINCT c.contact, c.body, c.position FROM incoming AS i JOIN contacts AS c ON ({same}) "
-        "WHERE i.job = ? AND c.body IS NOT NULL",
+        f"SELECT DISTINCT c.* FROM incoming AS i JOIN contacts AS c ON ({same}) "
+        "WHERE i.job = ? AND (c.body IS NOT NULL OR c.over_body IS NOT NULL)",
         (job,),
     ).fetchall()
     connection.executemany(
-        "UPDATE contacts SET fields = ?, body = NULL, position = NULL, key_set = NULL WHERE contact = ?",
-        ((fields_of(row["body"], row["position"]), row["contact"]) for row in pointing),
+        "UPDATE contacts SET fields = ?, body = NULL, position = NULL, key_set = NULL, "
+        "over_body = NULL, over_position = NULL, over_key_set = NULL WHERE contact = ?",
+        ((json.dumps(fields_of(row), ensure_ascii=False), row["contact"]) for row in pointing),
     )
 
 

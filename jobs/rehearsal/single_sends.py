@@ -235,8 +235,9 @@ class SingleSends:
             first = connection.execute("SELECT coalesce(max(mail), 0) + 1 FROM mails").fetchone()[0]
             delivered = connection.execute(
                 "INSERT OR IGNORE INTO mails "
-                "(single_send, contact, email, profile, fields, body, position, sent_at) "
-                "SELECT ?, c.contact, c.email, c.profile, c.fields, c.body, c.position, ? FROM contacts AS c "
+                "(single_send, contact, email, profile, fields, body, position, over_body, over_position, sent_at) "
+                "SELECT ?, c.contact, c.email, c.profile, c.fields, c.body, c.position, c.over_body, c.over_position, "
+                "? FROM contacts AS c "
                 f"WHERE c.email IS NOT NULL AND {audience} "
                 f"AND NOT EXISTS (SELECT 1 FROM suppressions AS s WHERE s.email = c.email AND {suppressed}) "
                 "ORDER BY c.contact",

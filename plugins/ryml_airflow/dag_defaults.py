@@ -49,10 +49,10 @@ GATE_PARAMS = {
 }
 
 
-def ramp_param(minutes: int) -> Param:
-    """Let a run have another ramp than its campaign."""
+def ramp_param(ramp_minutes: int) -> Param:
+    """Ask for the ramp of a push; the campaign's own is the default."""
     return Param(
-        minutes,
+        ramp_minutes,
         type="integer",
         minimum=0,
         maximum=1440,

@@ -86,14 +86,8 @@ def test_an_explanation_is_shown_with_its_text_escaped(pages, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr("jobs.explain_user.main", lambda **options: found)
     page = pages(f"/spring/{DATE}/explain?user=7")
-    for text in (
-        "2 candidates = 1 kept",
-        "&lt;b&gt;Mug",
-        "0.2500 \u00d7 1.0000",
-        "boost 2",
-        "twin_of_bought",
-        "a note",
-    ):
+    expected = ("2 candidates = 1 kept", "&lt;b&gt;Mug", "0.2500 \u00d7 1.0000", "boost 2", "twin_of_bought", "a note")
+    for text in expected:
         assert text in page, text
     assert "<b>Mug" not in page
     assert "<code>e</code>" in page

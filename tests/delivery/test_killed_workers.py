@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from rehearsal_fixture import serve
+from rehearsal_fixture import held, serve
 from small_night import (
     CAMPAIGN,
     PLAN,
@@ -94,12 +94,12 @@ def night(base, folder, seed):
 
 def check(folder, server, ids):
     server.wait_until_idle()
-    mails = "SELECT email, fields FROM mails WHERE single_send = ?"
+    state = folder / "rehearsal.sqlite"
     triggered = "SELECT single_send FROM single_sends WHERE status = 'triggered'"
-    with contextlib.closing(sqlite3.connect(folder / "rehearsal.sqlite")) as database:
-        contacts = {email: json.loads(held) for email, held in database.execute("SELECT email, fields FROM contacts")}
-        numbers = database.execute(triggered).fetchall()
-        sends = [{email: json.loads(held) for email, held in database.execute(mails, number)} for number in numbers]
+    contacts = dict(held(state, "contacts"))
+    with contextlib.closing(sqlite3.connect(state)) as database:
+        numbers = [number for (number,) in database.execute(triggered).fetchall()]
+    sends = [dict(held(state, "mails WHERE single_send = ?", number)) for number in numbers]
     assert differences(Lake.open(f"{folder}/lake"), ids, contacts, sends) == []
 
 

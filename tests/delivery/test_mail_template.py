@@ -145,7 +145,7 @@ def test_the_template_uses_the_push_fields_and_nothing_unknown() -> None:
     for content in (TEMPLATE.html, TEMPLATE.text, TEMPLATE.subject):
         compile_template(content)  # raises for what SendGrid would not render
     used = set(re.findall(r"ryml_[a-z0-9_]+", TEMPLATE.html))
-    assert used == set(all_fields(SLOTS)) - {COUNT, UID}
+    assert used == set(all_fields(SLOTS)) - {UID}
     raw = set(re.findall(r"\{\{\{([^}]*)\}\}\}", TEMPLATE.html))
     assert raw == {"unsubscribe", "unsubscribe_preferences"}
     assert TEMPLATE.subject == "Picked for you"

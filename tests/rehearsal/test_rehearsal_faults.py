@@ -16,6 +16,7 @@ from rehearsal_fixture import RehearsalServer, serve
 
 from jobs import serve_rehearsal
 from jobs.rehearsal.faults import REQUEST_FAULTS, Faults, FaultSettings, rehearsed_faults
+from jobs.rehearsal.history import fault_counts
 from schemas.errors import ConfigError
 
 CONTACTS, LISTS = "/v3/marketing/contacts", "/v3/marketing/lists"
@@ -71,6 +72,12 @@ def test_the_seed_decides_and_the_order_of_requests_does_not() -> None:
     assert fates(Faults(settings), bodies[::-1]) == first
     assert fates(Faults(FaultSettings(seed=8, **EVERY_KIND)), bodies) != first
     assert len({fate for fate in first.values() if fate}) > 5
+
+
+def test_each_repeat_of_a_request_is_decided_anew() -> None:
+    faults = Faults(FaultSettings(seed=1, drop_before=0.5, most_in_a_row=99))
+    met = [faults.of_request("PUT", CONTACTS, "x", NOW) is not None for _ in range(200)]
+    assert 60 < sum(met) < 140  # 100 expected, with a standard deviation of 7
 
 
 def test_one_request_meets_so_many_faults_in_a_row_and_no_more() -> None:
@@ -287,3 +294,11 @@ def test_faults_are_set_from_the_command_line(tmp_path: Path) -> None:
     for wrong in ("-1", "often", '{"drop_after": 2}', '{"x": 1}'):
         with pytest.raises(ConfigError, match="--faults"):
             serve_rehearsal._read_faults(wrong)
+
+
+def test_what_was_met_can_be_counted_afterwards(rehearsal_server: RehearsalServer, api: httpx.Client) -> None:
+    set_faults(api, error_before=1, most_in_a_row=1, only=["GET *"])
+    for _ in range(4):
+        api.get(LISTS)
+    counts = fault_counts(rehearsal_server.state_path.with_name(rehearsal_server.state_path.name + "-history"))
+    assert counts == {"requests": 5, "error_before": 2}

@@ -69,7 +69,13 @@ class Choice:
 
 
 def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[CooccurrenceModel] = STARTS) -> Choice:
-    """Walk from the starts to the recipe that finds most of what the folds hold back."""
+    """Walk from the starts to the recipe that finds most of what the folds hold back.
+
+    Without a fold (no user has two items) there is nothing to choose by: the first start is taken.
+    """
+    starts = list(starts)
+    if not folds:
+        return Choice(Recipe(model=starts[0]), ())
     walk = _Walk(folds, threads, _most_trials(folds))
     best = walk.best_of(Recipe(model=model) for model in starts)
     best = walk.climb(best, _cooccurrence_steps)
@@ -124,12 +130,13 @@ class _Walk:
             found = measure(ranked, fold.truth, AT, known_by)
             sums = found if sums is None else sums + found
         if sums is None:
-            raise ValueError("no fold to choose on, expected at least one")
+            raise ValueError("no fold to measure on, expected at least one")
         return sums.figures()
 
     def best_of(self, recipes: Iterable[Recipe]) -> Recipe:
         best: Recipe | None = None
         for recipe in recipes:
+            self.score(recipe)  # in the order given: the first trial is the unit of all
             best = recipe if best is None else self.better(best, recipe)
         if best is None:
             raise ValueError("no candidate to choose from, expected at least one")

@@ -102,4 +102,5 @@ def row_of(lists: sparse.csr_array) -> npt.NDArray[np.int64]:
 
 def _power(degree: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
     """degree^-exponent, and 0 for what has no interaction (nothing is ever multiplied with it)."""
-    return np.where(degree > 0, np.maximum(degree, np.finfo(np.float64).tiny) ** -exponent, 0.0)
+    found = np.zeros(len(degree))
+    return np.power(degree, -exponent, out=found, where=degree > 0)

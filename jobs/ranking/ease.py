@@ -14,9 +14,9 @@ from schemas.item_models import EaseModel
 
 Dense = npt.NDArray[np.float32]
 
-# The weights are items² x 4 bytes (20,000 items: 1.6 GB, as much again while they are computed) and the inverse takes
+# The weights are items² x 4 bytes (25,000 items: 2.5 GB) and the inverse takes
 # min(items, users)³ multiplications (12,000: half a minute on two cores).
-MOST_ITEMS = 20_000
+MOST_ITEMS = 25_000
 MOST_INVERTED = 12_000
 _ROWS = 512  # rows that are looked at together
 

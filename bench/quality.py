@@ -115,7 +115,10 @@ def by_peer(
     train = data.train.matrix(REPEATS)
     scorer = peer.fit(train, best, threads)
     fitted = time.perf_counter()
-    ranked = rank(scorer, train, data.test_users)
+    if peer.name == "popularity":  # what `report` fills lists with
+        ranked = sparse.csr_array((len(data.test_users), train.shape[1]), dtype=np.float32)
+    else:
+        ranked = rank(scorer, train, data.test_users)
     scored = time.perf_counter()
     # Users without training have no list of their own; all get the same one in `report`.
     has = np.diff(train.indptr)[data.test_users] > 0
@@ -131,7 +134,7 @@ def by_ryml(data: Data, held_back: list[Fold], threads: int) -> tuple[sparse.csr
     choice = choose([capped(fold) for fold in held_back], threads=threads)
     chosen = time.perf_counter()
     train = data.train.capped(ITEMS_PER_USER)
-    model = fit(train.matrix(choice.recipe.learn), choice.recipe.model)
+    model = fit(train.matrix(choice.recipe.learn), choice.recipe.model, threads=threads)
     lists = lists_of(model, train.shape[1], DEPTH, threads=threads)
     fitted = time.perf_counter()
     # What a user has is left out whole; what speaks for them is capped.

@@ -38,6 +38,7 @@ STARTS: tuple[CooccurrenceModel, ...] = (
 )
 EASE_STARTS: tuple[EaseModel, ...] = (EaseModel(regularisation=4.0), EaseModel(regularisation=0.5))
 SHARES = (0.15, 0.35, 0.6)
+SHARPENINGS = (0.25, 0.5, 1.0, 2.0)
 POPULARITIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
 
@@ -92,7 +93,8 @@ def ranked_by(
     recipe: Recipe, learn: Interactions, users: npt.NDArray[np.int64], *, depth: int, n: int, threads: int = 1
 ) -> sparse.csr_array:
     """Fit a recipe and rank for some users; short lists are filled with what is popular."""
-    lists = lists_of(fit(learn.matrix(recipe.learn), recipe.model), learn.shape[1], depth, threads=threads)
+    model = fit(learn.matrix(recipe.learn), recipe.model, threads=threads)
+    lists = lists_of(model, learn.shape[1], depth, threads=threads)
     history = learn.matrix(recipe.history)[users]
     popularity = np.bincount(learn.item, minlength=learn.shape[1]).astype(np.float64)
     return fill_up(rank_users(history, lists, n, threads=threads), history, popularity, n, threads=threads)
@@ -168,7 +170,7 @@ def _with(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def _cooccurrence_steps(recipe: Recipe) -> Iterator[Recipe]:
-    """One exponent up or down."""
+    """One exponent up or down, or sharper."""
     model = recipe.model
     if not isinstance(model, CooccurrenceModel):
         return
@@ -176,6 +178,9 @@ def _cooccurrence_steps(recipe: Recipe) -> Iterator[Recipe]:
         for value in (getattr(model, name) - step, getattr(model, name) + step):
             if 0 <= round(value, 2) <= 1.5:
                 yield _with(recipe, **{name: round(value, 2)})
+    for sharpening in SHARPENINGS:
+        if sharpening > model.sharpening:
+            yield _with(recipe, sharpening=sharpening)
 
 
 def _ease_steps(recipe: Recipe) -> Iterator[Recipe]:

@@ -89,7 +89,9 @@ def _weights(x: sparse.csr_array, regularisation: float) -> Dense:
     """
     users, items = x.shape
     _, lengths = squared_lengths(x)
-    ridge = regularisation * lengths.sum() / max(np.count_nonzero(lengths), 1)
+    if not lengths.any():
+        return np.zeros((items, items), np.float32)
+    ridge = regularisation * lengths.sum() / np.count_nonzero(lengths)
     if items <= users:
         weights = _inverse(_gram(x.T.tocsr(), ridge))
         weights /= -np.diag(weights).copy()[None, :]
@@ -131,17 +133,10 @@ def _blend(weights: Dense, cooccurrence: CooccurrenceItems, share: float) -> Non
     items = len(weights)
     sums = np.zeros(2)
     for rows in _chunks(items):
-        sums += np.maximum(weights[rows], 0).sum(), _without_diagonal(cooccurrence, rows).sum()
+        sums += np.maximum(weights[rows], 0).sum(), cooccurrence.dense(rows.start, rows.stop).sum()
     own, other = (1 - share) * items / max(sums[0], 1e-30), share * items / max(sums[1], 1e-30)
     for rows in _chunks(items):
-        weights[rows] = np.float32(own) * weights[rows] + np.float32(other) * _without_diagonal(cooccurrence, rows)
-
-
-def _without_diagonal(cooccurrence: CooccurrenceItems, rows: slice) -> Dense:
-    dense = cooccurrence.dense(rows.start, rows.stop)
-    own = np.arange(len(dense))
-    dense[own, rows.start + own] = 0
-    return dense
+        weights[rows] = np.float32(own) * weights[rows] + np.float32(other) * cooccurrence.dense(rows.start, rows.stop)
 
 
 def _chunks(rows: int) -> list[slice]:

@@ -1,7 +1,9 @@
 """How many contacts per second the rehearsal provider takes in and applies, over HTTP with the real client.
 
 Contacts have the 27 custom fields of six slots; requests are below 6 MB. Counted from the first request to the end of
-the last import job, client included. The second round updates the same contacts; then all of them are mailed once.
+the last import job, client included; and per second of processor time of the server alone, which another load on the
+machine does not change. The second round updates the same contacts, the third stamps them (two fields); then all of
+them are mailed once.
 
 Run: python -m bench.rehearsal_intake [--contacts 200000] [--threads 2]
 """
@@ -18,12 +20,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
+
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.sendgrid_client import SendGridProvider
 from schemas.errors import RetryableMailError
 from schemas.mail_fields import COUNT, RUN, UID, all_fields
 
 PER_REQUEST = 4_000
+STAMPS_PER_REQUEST = 30_000
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -39,8 +44,9 @@ def body(ids: dict[str, str], list_id: str, first: int, count: int, run: str) ->
             "price": "1,299.00 EUR",
         }.get(part, "")
     shared |= {ids[COUNT]: "6", ids[RUN]: run}
+    uid = ids.get(UID)
     contacts = [
-        {"email": f"user{number:08}@example.com", "custom_fields": shared | {ids[UID]: f"{number:016x}"}}
+        {"email": f"user{number:08}@example.com", "custom_fields": shared | ({uid: f"{number:016x}"} if uid else {})}
         for number in range(first, first + count)
     ]
     return json.dumps({"list_ids": [list_id], "contacts": contacts}, ensure_ascii=False, separators=(",", ":"))
@@ -61,9 +67,16 @@ def main(contacts: int, threads: int) -> None:
             provider = SendGridProvider("SG.bench", f"http://127.0.0.1:{port}", timeout_seconds=120)
             ids = wait_for(provider)
             list_id = provider.ensure_list("bench")
-            for word, run in (("created", "2026-01-05"), ("updated", "2026-01-06")):
-                firsts = range(0, contacts, PER_REQUEST)
-                bodies = [body(ids, list_id, first, min(PER_REQUEST, contacts - first), run) for first in firsts]
+            process = psutil.Process(server.pid)
+            for word, run, per_request in (
+                ("created", "2026-01-05", PER_REQUEST),
+                ("updated", "2026-01-06", PER_REQUEST),
+                ("stamped", "2026-01-07", STAMPS_PER_REQUEST),
+            ):
+                firsts = range(0, contacts, per_request)
+                names = {name: ids[name] for name in (RUN, COUNT)} if word == "stamped" else ids
+                bodies = [body(names, list_id, first, min(per_request, contacts - first), run) for first in firsts]
+                before = processor_seconds(process)
                 megabytes = sum(len(text.encode()) for text in bodies) / 1e6
                 started = time.perf_counter()
                 with ThreadPoolExecutor(threads) as pool:
@@ -73,11 +86,13 @@ def main(contacts: int, threads: int) -> None:
                     while provider.import_job(job).status == "pending":
                         time.sleep(0.02)
                 seconds = time.perf_counter() - started
+                used = processor_seconds(process) - before
                 if (size := provider.list_size(list_id)) != contacts:
                     sys.exit(f"{size} contacts are on the list, expected {contacts}")
                 print(
                     f"{word}: {contacts:,} contacts, {megabytes:,.0f} MB, {len(jobs)} requests, accepted in "
-                    f"{accepted:.1f} s, applied in {seconds:.1f} s: {contacts / seconds:,.0f} contacts/s"
+                    f"{accepted:.1f} s, applied in {seconds:.1f} s: {contacts / seconds:,.0f} contacts/s, "
+                    f"{contacts / used:,.0f} per processor second of the server"
                 )
             group = provider.ensure_suppression_group("bench")
             template = load_template(dt.date(2026, 1, 6))
@@ -100,6 +115,12 @@ def main(contacts: int, threads: int) -> None:
         finally:
             server.terminate()
             server.wait(timeout=10)
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """How long the process has run on a processor, all threads."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def wait_for(provider: SendGridProvider) -> dict[str, str]:

@@ -22,6 +22,8 @@ from airflow.sdk import chain, dag, task
 from ryml_airflow.backfill import BACKFILL_PARAMS, BackfillOperator, BackfillSparkOperator
 from ryml_airflow.dag_defaults import DEFAULT_ARGS, MACROS, table_asset
 
+PROMOTED = ("catalog", "backtests", "correlations", "product_correlations", "recommendations", "builds")
+
 
 @dag(
     schedule=None,
@@ -40,7 +42,7 @@ def backfill_catalog():
         takes=["first_date", "last_date", "reason", "promote"],
         settings=["source", "data"],
     )
-    rebuild_dates = BackfillSparkOperator(task_id="rebuild_dates", pool="spark")
+    rebuild_dates = BackfillSparkOperator(task_id="rebuild_dates", pool="training")
     compare_backfill = BackfillOperator(
         task_id="compare_backfill",
         job="compare_backfill",
@@ -55,7 +57,7 @@ def backfill_catalog():
     promote_backfill = BackfillOperator(
         task_id="promote_backfill",
         job="promote_backfill",
-        outlets=[table_asset(table) for table in ("catalog", "correlations", "recommendations", "builds")],
+        outlets=[table_asset(table) for table in PROMOTED],
     )
     chain(stage_backfill, rebuild_dates, compare_backfill, may_promote(), promote_backfill)
 

@@ -50,7 +50,7 @@ def _airflow(browser: Browser, url: str, images: Path) -> None:
     page.fill("input[name=password]", passwords["admin"])
     page.click("button[type=submit]")
     page.get_by_text("Health").first.wait_for()
-    for dag_id in ("build_recommendations", "send_recommendations"):
+    for dag_id in ("build_recommendations", "send_resources_you_may_like"):
         page.goto(f"{url}/dags/{dag_id}")
         page.get_by_role("link", name=re.compile(r"^20\d\d-")).first.click()  # the latest run
         page.get_by_text("Task Instances").first.wait_for()

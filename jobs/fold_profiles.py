@@ -1,12 +1,13 @@
-"""Fold the date's events into the profiles of the newest earlier date.
+"""Fold the date's events, and the mails confirmed since, into the profiles of the newest earlier date.
 
-Reads:  events of the date, item_index, the newest profiles before the date; catalog and users of the date (their ids,
-        for the gate)
+Reads:  events of the date, item_index, the newest profiles before the date; the campaigns' receipts of earlier dates
+        that those profiles do not hold yet; catalog and users of the date (their ids, for the gate)
 Writes: profiles of the date
-Run:    python -m jobs.fold_profiles --lake LAKE --date 2026-11-02 --run-id by-hand
+Run:    python -m jobs.fold_profiles --lake LAKE --date 2026-11-02 --run-id by-hand --mailed-by resources_you_may_like
 """
 
 import argparse
+import dataclasses
 import datetime as dt
 import functools
 import os
@@ -20,7 +21,8 @@ from jobs.lake.lake import Attempt, Lake
 from jobs.lake.list_columns import flat
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.summary import summarise
-from jobs.profiles.fold import fold
+from jobs.profiles.fold import Caps, MailedLists, fold
+from jobs.profiles.mails import LATE_DAYS
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hours_before, observe
 from jobs.quality.override import GateOverride
@@ -45,6 +47,11 @@ def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__)
     parser.add_argument("--history-cap", type=int, default=HISTORY_CAP, help="viewed items kept per user")
+    parser.add_argument(
+        "--mailed-by",
+        default="",
+        help="campaigns whose receipts count as mailed, with commas between; none: nobody was mailed anything",
+    )
     return parser
 
 
@@ -54,6 +61,7 @@ def main(
     date: dt.date,
     run_id: str,
     history_cap: int = HISTORY_CAP,
+    mailed_by: str = "",
     override: GateOverride | None = None,
 ) -> dict[str, Any]:
     """Publish the date's profiles; return how many users they hold.
@@ -65,8 +73,12 @@ def main(
     partition = Partition("profiles", date)
     events = opened.manifest(Partition("events", date))
     before = opened.latest("profiles", up_to=date - dt.timedelta(days=1), days=GAP_DAYS)
-    inputs = [events, *([before] if before else [])]
-    parameters = {"history_cap": history_cap, "state_cap": STATE_CAP}
+    folded_before = {str(name): str(digest) for name, digest in before.metrics["receipts"].items()} if before else {}
+    receipts = _receipts(opened, date, [name for name in mailed_by.split(",") if name])
+    new = [manifest for manifest in receipts if folded_before.get(str(manifest.partition)) != manifest.content_sha256]
+    inputs = [events, *([before] if before else []), *new]
+    caps = Caps(views=history_cap, states=STATE_CAP)
+    parameters = dataclasses.asdict(caps)
     _check_windows_meet(before, events)
     if found := opened.reusable(partition, inputs=inputs, parameters=parameters):
         return summarise(found)
@@ -75,7 +87,7 @@ def main(
     from jobs.spark_session import map_parts, open_session
 
     attempt = opened.attempt(partition, run_id)
-    work = functools.partial(_fold_bucket, attempt, before, events, history_cap)
+    work = functools.partial(_fold_bucket, attempt, before, events, new, caps)
     results = map_parts(open_session("fold_profiles"), work, range(opened.buckets), "fold user buckets")
     observed = Observed.total(counted for _, counted in results)
     manifest = publish_checked(
@@ -84,6 +96,7 @@ def main(
         observed,
         inputs=inputs,
         parameters=parameters,
+        metrics={"receipts": {str(found.partition): found.content_sha256 for found in receipts}},
         figures=_shares(observed) | hours_before(Window.of_days(date, date).end_at, observed),
         missing={
             **NO_TIME_OF_DAY,
@@ -95,12 +108,13 @@ def main(
 
 
 def _fold_bucket(
-    attempt: Attempt, before: Manifest | None, events: Manifest, history_cap: int, bucket: int
+    attempt: Attempt, before: Manifest | None, events: Manifest, receipts: list[Manifest], caps: Caps, bucket: int
 ) -> tuple[FileEntry, Observed]:
     lake = attempt.lake
     profiles, day = lake.read(before, bucket=bucket) if before else None, lake.read(events, bucket=bucket)
     index = read_index(lake)
-    folded = fold(profiles, day, index, cap=history_cap, state_cap=STATE_CAP)
+    mailed = [_mailed_lists(lake, manifest, bucket) for manifest in receipts]
+    folded = fold(profiles, day, index, caps=caps, mailed=mailed)
     observed = observe(CONTRACTS[PROFILES.name], folded)
     observed.sums["items_not_in_index"] = int((flat(folded["item"]) >= len(index)).sum())
     observed.sums["events"] = len(day)
@@ -111,6 +125,20 @@ def _fold_bucket(
             ids = lake.read(known, columns=[column], bucket=bucket if table == "users" else None)[column]
             observed.sums[name] = pc.sum(pc.is_in(day[column], value_set=ids)).as_py() or 0
     return attempt.write(folded, bucket=bucket), observed
+
+
+def _receipts(lake: Lake, date: dt.date, campaigns: list[str]) -> list[Manifest]:
+    """Find the receipts of the dates before a date, newest last."""
+    dates = [date - dt.timedelta(days=back) for back in range(LATE_DAYS, 0, -1)]
+    found = (lake.find(Partition("receipts", day, campaign)) for day in dates for campaign in campaigns)
+    return [manifest for manifest in found if manifest is not None]
+
+
+def _mailed_lists(lake: Lake, receipts: Manifest, bucket: int) -> MailedLists:
+    """Read who of a bucket was delivered what; what was cleared or refused was not mailed."""
+    rows = lake.read(receipts, columns=["user_id", "item", "outcome"], bucket=bucket)
+    delivered = rows.filter(pc.equal(rows["outcome"], "delivered"))
+    return MailedLists((receipts.partition.date - dt.date(1970, 1, 1)).days, delivered)
 
 
 def _shares(observed: Observed) -> Figures:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.ledger import Ledger, Run
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now
 from schemas.campaign import load_campaign
 
 
@@ -27,7 +27,7 @@ def arg_parser() -> argparse.ArgumentParser:
 def main(*, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str) -> dict[str, Any]:
     """Return each chunk's number, users and the instant before which it must not start."""
     settings = load_campaign(campaign)
-    _, chunks, start_at = Ledger(ledger, clock).plan(Run(settings.name, date))
+    _, chunks, start_at = Ledger(ledger, utc_now).plan(Run(settings.name, date))
     return {
         "rows": len(chunks),
         "chunks": [

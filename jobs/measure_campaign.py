@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import datetime as dt
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.client import SingleSendStats
-from jobs.delivery.engine import retrying
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
@@ -140,10 +138,7 @@ def _by_bucket(
 
 
 def _stats(delivery: Delivery, single_send_id: str) -> SingleSendStats:
-    for attempt in retrying(time.sleep):
-        with attempt:
-            stats = delivery.provider.single_send_stats(single_send_id)
-    return stats
+    return delivery.calls().repeat(lambda: delivery.provider.single_send_stats(single_send_id))
 
 
 def _provider_measures(stats: SingleSendStats) -> dict[str, float]:

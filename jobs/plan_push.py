@@ -9,6 +9,7 @@ Run:    python -m jobs.plan_push --lake LAKE --date 2026-11-02 --run-id by-hand 
 import argparse
 import datetime as dt
 import functools
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
-from schemas.campaign import load_campaign
+from schemas.campaign import Campaign, load_campaign
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
@@ -35,26 +36,37 @@ from schemas.tables import MIRROR, PLAN_ACTIONS
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
 CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
 
+_log = logging.getLogger(__name__)
+_USER_COLUMNS = ["user_id", "email", "is_subscribed", "locale", "properties"]
+
 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = job_parser(__doc__, campaign=True)
     add_ledger(parser)
+    parser.add_argument("--full", action="store_true", help="push everybody's content, whatever the provider holds")
     parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
     return parser
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, ramp_minutes: int | None = None
+    *,
+    lake: str,
+    date: dt.date,
+    run_id: str,
+    campaign: Path,
+    ledger: str,
+    ramp_minutes: int | None = None,
+    full: bool = False,
 ) -> dict[str, Any]:
     """Publish and freeze the plan; return users by action.
 
     A plan of which anything was pushed already holds: it is returned, whatever the inputs are now.
-    Raises: EmptyPartitionError if nobody would get anything.
+    Raises: EmptyPartitionError if nobody would get anything, and the campaign does not say that this may be.
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
-    this_run, books = Run(settings.name, date), Ledger(ledger, clock)
+    this_run, books = Run(settings.name, date), Ledger(ledger, utc_now)
     if books.is_started(this_run):
         return _describe(_frozen(opened, partition, books, this_run))
 
@@ -65,7 +77,11 @@ def main(
     mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
-    parameters = {"chunk_users": push.chunk_users}
+    since = mirror.partition.date if mirror else dt.date.min
+    if unknown := books.unreconciled_dates(this_run, since):
+        _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
+        full = True
+    parameters = {"chunk_users": push.chunk_users, "full": full, **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -74,7 +90,7 @@ def main(
         suppressed = opened.read(suppressions)["address_key"].to_numpy()
         key = books.key(ADDRESS_KEY)
         work = functools.partial(
-            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users
+            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings, full
         )
         results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
         manifest = attempt.publish(
@@ -84,16 +100,19 @@ def main(
             metrics={
                 **{action: sum(counts[action] for _, counts, _ in results) for action in PLAN_ACTIONS},
                 "withheld_by_reason": _add(counts["withheld_by_reason"] for _, counts, _ in results),
+                "upsert_by_variant": _add(counts["upsert_by_variant"] for _, counts, _ in results),
                 "chunks": sum(len(parts) for _, _, parts in results),
                 "parts": {str(entry.bucket): parts for entry, _, parts in results if parts},
             },
         )
-    if manifest.metrics["upsert"] == 0:
+    if manifest.metrics["upsert"] == 0 and not settings.mail.may_be_empty:
         raise EmptyPartitionError(
             f"nobody of {manifest.rows} users would be mailed on {date}: {dict(manifest.metrics)}; check the users "
             "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
         )
     chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
+    if manifest.metrics["upsert"] == 0:
+        chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
     books.freeze_plan(this_run, manifest.content_sha256, counts, chunks)
     return _describe(_frozen(opened, partition, books, this_run))
@@ -107,21 +126,31 @@ def _plan_bucket(
     suppressed: npt.NDArray[np.int64],
     address_key: str,
     chunk_users: int,
+    settings: Campaign,
+    full: bool,
     bucket: int,
 ) -> tuple[FileEntry, dict[str, Any], list[int]]:
     lake = attempt.lake
     rows = plan_bucket(
         lake.read(recommendations, bucket=bucket, columns=["user_id", "item"]),
-        lake.read(users, bucket=bucket, columns=["user_id", "email", "is_subscribed"]),
+        lake.read(users, bucket=bucket, columns=_USER_COLUMNS),
         lake.read(mirror, bucket=bucket) if mirror else MIRROR.schema.empty_table(),
         suppressed,
         address_key=address_key,
         chunk_users=chunk_users,
+        audience=settings.audience,
+        experiment=settings.experiment,
+        is_full=full,
     )
     actions = Counter(rows["action"].to_pylist())
     withheld = Counter(rows.filter(pc.equal(rows["action"], "withheld"))["reason"].to_pylist())
+    mailed = rows.filter(pc.and_(pc.equal(rows["action"], "upsert"), pc.not_equal(rows["variant"], "")))
     part = rows["part"].to_numpy()
-    counts = {**{action: actions[action] for action in PLAN_ACTIONS}, "withheld_by_reason": dict(withheld)}
+    counts = {
+        **{action: actions[action] for action in PLAN_ACTIONS},
+        "withheld_by_reason": dict(withheld),
+        "upsert_by_variant": dict(Counter(mailed["variant"].to_pylist())),
+    }
     return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
 
 

@@ -5,7 +5,8 @@ promoted. Per date the build comes last: until then the date counts as unfinishe
 whose push was planned are refused. Killed half-way, it goes on where it was.
 
 Reads:  staging/RUN_ID/
-Writes: item_index; quarantine_catalog, catalog, correlations, recommendations and builds of the dates;
+Writes: item_index; quarantine_catalog, catalog, backtests, correlations, product_correlations, recommendations and
+        builds of the dates;
         backfills/RUN_ID.json (who asked for what, and what it changed)
 Run:    python -m jobs.promote_backfill --lake LAKE --run-id new-catalog \
             --campaign dags/campaigns/resources_you_may_like.toml
@@ -24,6 +25,7 @@ from jobs.backfill.promotion import (
     check_index,
     digest,
     is_promoted,
+    named,
     promote_index,
     replaced_partitions,
 )
@@ -105,7 +107,7 @@ def _promote_date(
         staged = backfill.staged.manifest(partition)
         current = _replaced(backfill, partition, staged, seen)
         if not is_promoted(current, staged):
-            inputs = [there[name] for name in staged.inputs]
+            inputs = [there[name] if name in there else named(live, name) for name in staged.inputs]
             current = republish_partition(backfill.staged, staged, live, inputs=inputs, run_id=run_id, replaces=current)
             published += 1
         there[str(partition)] = current or live.manifest(partition)

@@ -1,36 +1,47 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
-Reads:  chunks and users of the date, the newest catalog, the ledger
+Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
 Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
 """
 
 import argparse
-import dataclasses
 import datetime as dt
-import time
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.command_line import run
-from jobs.delivery.addresses import UID_KEY
-from jobs.delivery.chunk_rows import ChunkRows, read_chunk
-from jobs.delivery.engine import Pace, Pusher, retrying
+from jobs.delivery.addresses import LINK_KEY, UID_KEY
+from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
+from jobs.delivery.content_digest import content_digests, item_digests
+from jobs.delivery.engine import Pusher
+from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
-from jobs.delivery.payload import Body, cut_bodies, render_contacts, slot_fragments
-from jobs.delivery.run_context import Delivery, ProviderAddress, clock, delivery_parser
+from jobs.delivery.link_tokens import LinkTokens
+from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
+from jobs.delivery.provider_calls import LEASE_SECONDS
+from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
+from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
+from jobs.delivery.run_list import ensure_run_list
+from jobs.delivery.sheet import Sheet
 from jobs.lake.buckets import keyed_hash
-from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import list_column
-from schemas.errors import GateError
+from jobs.lake.manifest import Manifest, Window
+from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
-from schemas.mail_fields import all_fields
-from schemas.tables import RECEIPTS
+from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
+from schemas.tables import RECEIPTS, RECENT_EVENTS
+
+CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
+LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
+_LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -43,92 +54,155 @@ def arg_parser() -> argparse.ArgumentParser:
 def main(
     *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress, chunk: int
 ) -> dict[str, Any]:
-    """Push the chunk unless it is confirmed already; return its counts."""
+    """Push the chunk unless it is done already; return its counts."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
-    claim = delivery.ledger.claim(delivery.run, chunk)
-    if claim.is_confirmed:
-        return {"chunk": chunk, "rows": claim.plan.users, **claim.counts}
-    plan = delivery.lake.manifest(Partition("chunks", date, delivery.campaign.name))
-    digest, _, _ = delivery.ledger.plan(delivery.run)
+    return push_chunk(delivery, chunk)
+
+
+def push_chunk(delivery: Delivery, chunk: int) -> dict[str, Any]:
+    """Push one chunk; return its counts.
+
+    Raises: GateError if another worker took the chunk over, or the ledger is older than the provider's state.
+    """
+    claim = take_chunk(delivery, chunk)
+    if not claim.is_done:
+        try:
+            claim = _push(delivery, claim)
+        except Exception:
+            delivery.ledger.release(delivery.run, claim)
+            raise
+    return {"chunk": chunk, "rows": claim.plan.users, "state": claim.state, **claim.counts}
+
+
+def take_chunk(delivery: Delivery, chunk: int) -> Claim:
+    """Claim a chunk as soon as no living worker has it.
+
+    A worker lives as long as its signs of life go on, whatever any clock says: five seconds without one, and it is
+    replaced. Should it wake up, it finds its epoch gone.
+    """
+    ledger, run_, timing = delivery.ledger, delivery.run, delivery.timing
+    while True:
+        seen, since = ledger.holder(run_, chunk), timing.monotonic()
+        while seen.state == "in_flight" and timing.monotonic() - since < LEASE_SECONDS:
+            timing.sleep(_LOOK_SECONDS)
+            now = ledger.holder(run_, chunk)
+            if now != seen:
+                seen, since = now, timing.monotonic()
+        claim = ledger.claim(run_, chunk, seen)
+        if claim is not None:
+            return claim
+
+
+def _push(delivery: Delivery, claim: Claim) -> Claim:
+    """Push a claimed chunk to its end and close it."""
+    date, name = delivery.run.send_date, delivery.campaign.name
+    plan, (digest, _, _) = delivery.lake.manifest(Partition("chunks", date, name)), delivery.ledger.plan(delivery.run)
     if plan.content_sha256 != digest:
         raise GateError(f"{plan.partition} is not the plan that the ledger froze; nothing was pushed. Restore it")
-    users = delivery.lake.manifest(Partition("users", date))
+    catalog, recent = _pinned(delivery, claim)
+    read_at = looked_at(recent, date)
+    events = delivery.lake.read(recent, bucket=claim.plan.bucket) if recent else None
     rows = read_chunk(
-        delivery.lake, plan, users, claim.plan, slots=delivery.campaign.slots, min_items=delivery.campaign.min_items
+        delivery.lake,
+        plan,
+        delivery.lake.manifest(Partition("users", date)),
+        catalog,
+        claim.plan,
+        slots=delivery.campaign.slots,
+        min_items=delivery.campaign.min_items,
+        look=LastLook(delivery.campaign, events, read_at),
     )
-    refused, requests = _push(delivery, claim, rows)
-    outcome = np.where(rows.is_delivered, "delivered", "cleared").astype(object)
-    outcome[refused] = "quarantined"
-    entry = _write_receipts(delivery, claim, rows, outcome)
-    counts = {name: int((outcome == name).sum()) for name in ("delivered", "cleared", "quarantined")}
-    counts["requests"] = requests
-    delivery.ledger.confirm_chunk(delivery.run, claim, dataclasses.asdict(entry), counts)
-    return {"chunk": chunk, "rows": claim.plan.users, **counts}
+    rendered_at = delivery.timing.clock()
+    calls = delivery.calls(claim)
+    slots = delivery.campaign.slots
+    own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
+    ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
+    field_ids = {name: ids[own_name] for name, own_name in own_names.items()}
+    sheet = make_sheet(delivery, claim, rows, field_ids, ensure_run_list(delivery))
+    pusher = Pusher(
+        delivery.provider,
+        delivery.book,
+        claim,
+        calls,
+        ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan),
+        delivery.campaign.push.requests_per_second,
+    )
+    state = "confirmed" if pusher.push(sheet) else "expired"
+    counts = pusher.counts()
+    counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
+    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
+    return Claim(claim.plan, claim.epoch, state, counts)
 
 
-def receipts_attempt(delivery: Delivery) -> Attempt:
-    """The one folder that all chunks of a plan put their receipts into; named by the plan, so any worker finds it."""
-    digest, _, _ = delivery.ledger.plan(delivery.run)
-    partition = Partition("receipts", delivery.run.send_date, delivery.campaign.name)
-    return Attempt(delivery.lake, partition, run_id=f"plan-{digest[:12]}", name="push")
+def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
+    """The catalog and the events since the build that the chunk's first worker saw: a retry gives the same bytes.
+
+    Raises: EmptyPartitionError if the campaign asks for these events and nobody read them.
+    """
+    date, settings = delivery.run.send_date, delivery.campaign
+    recent = delivery.lake.find(Partition(RECENT_EVENTS.name, date, settings.name))
+    if settings.last_look.recent_events and recent is None:
+        raise EmptyPartitionError(
+            f"{settings.name} takes a last look at recent events, and those of {date} were not read; run "
+            "pull_recent_events, or set last_look.recent_events = false. Nothing was pushed"
+        )
+    seen = [newest_catalog(delivery.lake, date), *([recent] if settings.last_look.recent_events and recent else [])]
+    text = json.dumps([manifest.to_bytes().decode() for manifest in seen])
+    held = json.loads(delivery.ledger.pin_catalog(delivery.run, claim, text))
+    catalog, *more = (Manifest.from_bytes(one.encode(), "the ledger") for one in held)
+    return catalog, more[0] if more else None
 
 
-def _push(delivery: Delivery, claim: Claim, rows: ChunkRows) -> tuple[npt.NDArray[np.int64], int]:
-    """Send the chunk's rows; return the positions of those that the provider refused, and the number of requests."""
-    provider, settings, slots = delivery.provider, delivery.campaign, delivery.campaign.slots
-    for attempt in retrying(time.sleep):
-        with attempt:
-            field_ids = provider.ensure_fields(all_fields(slots))
-            list_id = provider.ensure_list(settings.send_name(delivery.run.send_date))
-    contacts = render_contacts(
+def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
+    """Say up to when what users did is known to the lists: when it was read last, else the end of the date."""
+    if recent is None:
+        return Window.of_days(date, date).end_at
+    return dt.datetime.fromisoformat(recent.metrics["read_at"])
+
+
+def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dict[str, str], list_id: str) -> Sheet:
+    """Lay out what the chunk's users are to hold. Only those who get items join the list that is mailed.
+
+    Who holds the very content already is only stamped: the send's date, and the digest that it expects.
+    """
+    uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
+    values = item_values(rows.catalog)
+    items = item_digests([values[part] for part in SLOT_PARTS])
+    contents = content_digests(uids, rows.slot_rows, items)
+    same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
+    lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
+    slots = delivery.campaign.slots
+    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
+    fragments = slot_fragments(values, slots, field_ids, urls=linked_urls(rows.catalog, slots, tokens))
+    run_text = delivery.run.send_date.isoformat()
+
+    def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
+        emails = rows.emails.take(pa.array(positions))
+        if lane[positions[0]] == STAMP:
+            return render_stamps(emails=emails, contents=contents[positions], field_ids=field_ids, run=run_text)
+        return render_contacts(
+            emails=emails,
+            uids=uids[positions],
+            slot_rows=[slot[positions] for slot in rows.slot_rows],
+            counts=rows.counts[positions],
+            contents=contents[positions],
+            fragments=fragments,
+            field_ids=field_ids,
+            run=run_text,
+        )
+
+    return Sheet(
+        chunk=claim.plan.chunk,
+        user_ids=rows.user_ids,
         emails=rows.emails,
-        uids=keyed_hash(_user_and_address(rows), delivery.ledger.key(UID_KEY)),
-        slot_rows=rows.slot_rows,
-        counts=rows.counts,
-        fragments=slot_fragments(rows.catalog, slots, field_ids),
-        field_ids=field_ids,
-        run=delivery.run.send_date.isoformat(),
+        items=list_column(RECEIPTS, "item", rows.items, rows.counts),
+        outcome=pc.if_else(pa.array(rows.is_delivered), "delivered", "cleared"),
+        content=pa.array(contents.view(np.int64)),
+        lane=lane.astype(np.int8),
+        lanes=((list_id,), (), (list_id,)),
+        render=render,
     )
-    pace = Pace(settings.push.requests_per_second, clock, time.sleep)
-    pusher = Pusher(provider, delivery.ledger, delivery.run, claim, pace, clock, time.sleep)
-    bodies: list[Body] = []
-    positions: list[npt.NDArray[np.int64]] = []
-    # Only those who get items join the list that is mailed; the cleared are written without it.
-    for chosen, lists in ((rows.is_delivered, [list_id]), (~rows.is_delivered, [])):
-        where = np.flatnonzero(chosen)
-        for body in cut_bodies(contacts.take(pa.array(where)), lists):
-            bodies.append(body)
-            positions.append(where[body.start : body.stop])
-    refused = pusher.push(bodies)
-    lost = [
-        position
-        for number, addresses in refused.items()
-        for position in positions[number].tolist()
-        if rows.emails[position].as_py() in addresses
-    ]
-    return np.array(lost, np.int64), len(bodies)
-
-
-def _user_and_address(rows: ChunkRows) -> pa.StringArray:
-    import pyarrow.compute as pc
-
-    return pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n")
-
-
-def _write_receipts(delivery: Delivery, claim: Claim, rows: ChunkRows, outcome: npt.NDArray[Any]) -> Any:
-    table = pa.table(
-        {
-            "user_id": rows.user_ids,
-            "chunk": pa.array(np.full(len(outcome), claim.plan.chunk), pa.int32()),
-            "item": list_column(RECEIPTS, "item", rows.items, rows.counts),
-            "outcome": pa.array(outcome, pa.string()),
-        },
-        schema=RECEIPTS.schema,
-    )
-    name = f"part-{claim.plan.chunk:05d}-{claim.epoch:03d}.parquet"
-    with receipts_attempt(delivery).writer(bucket=claim.plan.bucket, name=name) as writer:
-        writer.write(table)
-    return writer.entry
 
 
 if __name__ == "__main__":

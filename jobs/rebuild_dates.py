@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs import backtest_models, recommend_items, train_correlations
 from jobs.backfill.request import Backfill, backfill_parser
+from jobs.backtest.outcome import outcome
 from jobs.command_line import run
 from schemas.layout import Partition
 
@@ -39,12 +40,12 @@ def rebuilt(backfill: Backfill) -> dict[str, Any]:
     """
     dates, staged = backfill.request.dates, backfill.staged
     recommendations = [staged.manifest(Partition("recommendations", day, backfill.settings.name)) for day in dates]
-    correlations = [staged.manifest(Partition("correlations", day, backfill.settings.name)) for day in dates]
+    correlations = [outcome(staged, backfill.settings, day) for day in dates]
     return {
         "rows": sum(manifest.rows for manifest in recommendations),
         "dates": len(dates),
         "recommended": sum(int(manifest.metrics["recommended"]) for manifest in recommendations),
-        "pairs": sum(int(manifest.metrics["pairs"]) for manifest in correlations),
+        "pairs": sum(int(trained["pairs"]) for trained in correlations),
     }
 
 

@@ -1,6 +1,7 @@
-"""Recommend items to every user of a campaign.
+"""Recommend to every user: what goes with their recent items, minus everything that is ruled out for them.
 
-Reads:  profiles and catalog of the date, the newest correlations up to it, item_index, the campaign's settings
+Reads:  profiles, catalog, correlations (the newest of the last 14 days), item_index, the campaign; for campaigns of
+        what is back in stock, the catalogs of the days before instead of correlations
 Writes: recommendations of the campaign and date
 Run:    python -m jobs.recommend_items --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml
@@ -11,8 +12,9 @@ import datetime as dt
 import functools
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,23 +23,28 @@ import pyarrow.compute as pc
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Attempt, Lake
-from jobs.lake.manifest import FileEntry, Manifest, Window
-from jobs.lake.scratch import Scratch
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed
-from jobs.quality.list_figures import list_figures, observe_lists
+from jobs.quality.list_figures import FOLLOWS_STOCK, list_figures, list_metrics, observe_lists
 from jobs.quality.override import GateOverride
-from jobs.ranking.recommend import correlation_matrix, recommend
+from jobs.ranking.inputs import RankedUsers, RankingInputs, ranking_inputs
+from jobs.ranking.judge import count_verdicts, judge
+from jobs.ranking.recommend import Shared, recommend
+from jobs.ranking.shared_inputs import load_shared, save_shared
+from jobs.ranking.user_batch import UserBatch
 from schemas.campaign import Campaign, load_campaign
-from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
-from schemas.tables import RECOMMEND_OUTCOMES
+from schemas.tables import RECOMMEND_OUTCOMES, RECOMMENDATIONS
 
-_CATALOG_FLAGS = "catalog_flags.npy"
-
-Bools = np.ndarray[tuple[int], np.dtype[np.bool_]]
+# Users ranked at once: some 300 MB at 22 records each.
+BATCH_USERS: Final = 50_000
+# The waterfall judges every candidate, some hundreds a user; over all users that would cost more than the ranking.
+WATERFALL_USERS_PER_BUCKET: Final = 500
+WATERFALL: Final = "waterfall."
+_CATALOG_FLAGS: Final = "catalog_flags.npy"
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -55,88 +62,99 @@ def main(
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("recommendations", date, settings.name)
-    profiles, catalog = opened.manifest(Partition("profiles", date)), opened.manifest(Partition("catalog", date))
-    correlations = opened.latest("correlations", up_to=date, campaign=settings.name, days=CORRELATIONS_MAX_AGE_DAYS)
-    if correlations is None:
-        raise EmptyPartitionError(
-            f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"
-        )
-    inputs, parameters = [profiles, catalog, correlations], settings.ranking_parameters()
-    if found := opened.reusable(partition, inputs=inputs, parameters=parameters):
+    inputs, parameters = ranking_inputs(opened, date, settings.name, settings), settings.ranking_parameters()
+    if found := opened.reusable(partition, inputs=inputs.manifests, parameters=parameters):
         return summarise(found)
 
     from jobs.spark_session import map_parts, open_session
 
     spark = open_session("recommend_items")
     attempt = opened.attempt(partition, run_id)
-    with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as folder:
-        scratch = Scratch(Path(folder))
-        eligible = eligible_items(opened, catalog, settings)
-        _save_catalog_flags(opened, catalog, Path(folder))
-        scratch.save("correlations", correlation_matrix(opened.read(correlations), eligible))
-        work = functools.partial(_recommend_bucket, attempt, profiles, scratch, settings)
+    with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as name:
+        folder = Path(name)
+        shared = inputs.shared(opened, settings)
+        eligible_items = int(shared.facts.is_eligible.sum())
+        save_shared(shared, folder)
+        del shared
+        _save_catalog_flags(opened, inputs.catalog, folder)
+        work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)
         results = map_parts(spark, work, range(opened.buckets), "recommend for user buckets")
     observed = Observed.total(counted for _, counted in results)
     users = {name: observed.sums[name] for name in RECOMMEND_OUTCOMES}
-    if users["recommended"] == 0:
+    if users["recommended"] == 0 and not settings.mail.may_be_empty:
         raise EmptyPartitionError(
             f"nobody of {sum(users.values())} users gets a recommendation on {date} ({users}); check the catalog's "
             "stock and the campaign's exclusions"
         )
-    metrics = {**users, "eligible_items": int(eligible.sum())}
-    figures = {
-        "rows_of_profiles": observed.sums["rows"] / profiles.rows,
-        "recommended_share": users["recommended"] / observed.sums["rows"],
-        "correlations_age_days": (date - correlations.partition.date).days,
-        **list_figures(observed, in_stock=settings.catalog.in_stock),
+    metrics = {
+        **users,
+        "eligible_items": eligible_items,
+        **list_metrics(observed, slots=settings.slots, eligible_items=eligible_items),
+        "waterfall": {
+            name.removeprefix(WATERFALL): count for name, count in observed.sums.items() if name.startswith(WATERFALL)
+        },
     }
+    figures = {
+        "rows_of_users": observed.sums["rows"] / (inputs.profiles.rows + observed.sums["users_without_profile"]),
+        **list_figures(
+            observed,
+            in_stock=settings.catalog.in_stock,
+            eligible_items=eligible_items,
+            follows_stock=settings.candidates.kind == "back_in_stock",
+        ),
+    }
+    if inputs.correlations is not None:
+        figures["correlations_age_days"] = (date - inputs.correlations.partition.date).days
     manifest = publish_checked(
         attempt,
         [entry for entry, _ in results],
         observed,
-        inputs=inputs,
+        inputs=inputs.manifests,
         parameters=parameters,
         metrics=metrics,
         figures=figures,
-        missing={"items_in_stock_share": "the campaign recommends items that are out of stock as well"},
+        missing={
+            "items_in_stock_share": "the campaign recommends items that are out of stock as well",
+            "correlations_age_days": "the campaign recommends what is on the wishlist",
+            **(FOLLOWS_STOCK if settings.candidates.kind == "back_in_stock" else {}),
+        },
         override=override,
     )
     return summarise(manifest)
 
 
-def eligible_items(lake: Lake, catalog: Manifest, settings: Campaign) -> Bools:
-    """Mark the items that the campaign may recommend: in the catalog and, if asked, in stock.
-
-    Shapes: (items,), by item.
-    """
-    index = read_index(lake)
-    rows = lake.read(catalog, columns=["item_id", "stock"])
-    if settings.catalog.in_stock:
-        rows = rows.filter(pc.greater(rows["stock"], 0))
-    eligible = np.zeros(len(index), np.bool_)
-    eligible[to_items(index, rows["item_id"]).to_numpy()] = True
-    return eligible
-
-
 def _recommend_bucket(
-    attempt: Attempt, profiles: Manifest, scratch: Scratch, settings: Campaign, bucket: int
+    attempt: Attempt, inputs: RankingInputs, folder: Path, settings: Campaign, bucket: int
 ) -> tuple[FileEntry, Observed]:
-    rows = recommend(
-        attempt.lake.read(profiles, bucket=bucket),
-        scratch.load("correlations"),
-        slots=settings.slots,
-        min_items=settings.min_items,
-        history_items=settings.history.items,
-        half_life_days=settings.history.half_life_days,
-        weights=settings.history.weights_by_type(),
-        exclude=settings.exclude,
-        now=int(Window.of_days(attempt.partition.date, attempt.partition.date).end_at.timestamp()) * 1_000_000,
-    )
-    return attempt.write(rows, bucket=bucket), _observe_bucket(rows, scratch.folder, settings)
+    shared = load_shared(folder)
+    users, without_profile = inputs.users_of_bucket(attempt.lake, bucket)
+    size, counted, lists = len(users.profiles), Counter[str](), [RECOMMENDATIONS.schema.empty_table()]
+    for first in range(0, size, BATCH_USERS):
+        some = users.slice(first, BATCH_USERS)
+        lists.append(recommend(_batch(some, inputs, settings, shared), shared, settings, some.features))
+        counted += _waterfall(some, lists[-1], inputs, settings, shared, every=-(-size // WATERFALL_USERS_PER_BUCKET))
+    rows = pa.concat_tables(lists)
+    observed = _observe_bucket(rows, folder, settings)
+    observed.sums["users_without_profile"] += without_profile
+    observed.sums.update({WATERFALL + name: count for name, count in counted.items()})
+    return attempt.write(rows, bucket=bucket), observed
+
+
+def _batch(users: RankedUsers, inputs: RankingInputs, settings: Campaign, shared: Shared) -> UserBatch:
+    return UserBatch.of(users.profiles, settings, len(shared.facts.dropped_by), inputs.now)
+
+
+def _waterfall(
+    users: RankedUsers, lists: pa.Table, inputs: RankingInputs, settings: Campaign, shared: Shared, *, every: int
+) -> "Counter[str]":
+    """Judge the candidates of every so-manieth user of a batch, and count."""
+    rows = pa.array(range(0, len(lists), every))
+    batch = _batch(RankedUsers(users.profiles.take(rows), users.features[::every]), inputs, settings, shared)
+    return count_verdicts(judge(batch, shared, settings, lists.take(rows)), len(batch))
 
 
 def _save_catalog_flags(lake: Lake, catalog: Manifest, folder: Path) -> None:
-    """Say of every item whether it is in the catalog and in stock: for the gate, whatever `eligible_items` says."""
+    """Say of every item whether it is in the catalog and in stock: for the gate, whatever the filters say."""
     index, rows = read_index(lake), lake.read(catalog, columns=["item_id", "stock"])
     items, flags = to_items(index, rows["item_id"]).to_numpy(), np.zeros((2, len(index)), np.bool_)
     flags[0, items] = True

@@ -8,16 +8,16 @@ Run:    python -m jobs.schedule_send --lake LAKE --date 2026-11-02 --run-id by-h
 
 import argparse
 import datetime as dt
-import time
 from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
 from jobs.delivery.client import SingleSend
-from jobs.delivery.engine import retrying
 from jobs.delivery.mail_template import load_template
+from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
-from schemas.errors import EmptyPartitionError, GateError, MailError
+from jobs.delivery.run_list import ensure_run_list, lost_ledger
+from schemas.errors import EmptyPartitionError, GateError, MailError, RejectedMailError
 
 _DONE = ("scheduled", "triggered")
 _STATUS_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -36,69 +36,91 @@ def main(
     Raises: GateError if the push was not reconciled; EmptyPartitionError if the list is empty.
     """
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
-    if not delivery.ledger.is_reconciled(delivery.run):
-        raise GateError(f"{campaign} of {date} was not reconciled; run reconcile_push first. Nothing was sent")
-    send = delivery.ledger.send(delivery.run)
-    single_send_id = send[0] if send else _choose(delivery)
-    status = _schedule(delivery, single_send_id)
-    held = delivery.ledger.send(delivery.run)
+    return schedule_send(delivery)
+
+
+def schedule_send(delivery: Delivery, not_after: dt.datetime | None = None) -> dict[str, Any]:
+    """Schedule the run's one send unless it is; return its state and its recipients."""
+    run_ = delivery.run
+    if not delivery.ledger.is_reconciled(run_):
+        raise GateError(
+            f"{run_.campaign} of {run_.send_date} was not reconciled; run reconcile_push first. Nothing was sent"
+        )
+    calls = ProviderCalls(delivery.book, delivery.timing, deadline=not_after)
+    send = delivery.ledger.send(run_)
+    single_send_id = send[0] if send else _choose(delivery, calls)
+    status = _schedule(delivery, calls, single_send_id)
+    held = delivery.ledger.send(run_)
     recipients = held[2] if held else 0
     return {"rows": recipients, "status": status, "recipients": recipients, "single_send_id": single_send_id}
 
 
-def _choose(delivery: Delivery) -> str:
-    """Find the draft by its exact name or create it; what the ledger wrote down first is the one."""
+def _choose(delivery: Delivery, calls: ProviderCalls) -> str:
+    """Find the draft by its exact name or create it; what the ledger wrote down first is the one.
+
+    Raises: GateError if the provider has one that this ledger never began to make.
+    """
     provider, settings, date = delivery.provider, delivery.campaign, delivery.run.send_date
-    name = settings.send_name(date)
-    list_id = provider.ensure_list(name)
-    recipients = provider.list_size(list_id)
+    name, book = settings.send_name(date), delivery.book
+    list_id = ensure_run_list(delivery)
+    recipients = calls.repeat(lambda: provider.list_size(list_id))
     if recipients == 0:
         raise EmptyPartitionError(f"the list {name!r} at the provider is empty; nothing was sent. Look at the push")
-    found = provider.find_single_send(name)
-    if found is None:
-        template = load_template(date)
-        # Not retried here: an unknown answer to create may have made a draft, and the next try finds it by its name.
-        found = provider.create_draft(
-            name=name,
-            list_id=list_id,
-            subject=settings.mail.subject,
-            html=template.html,
-            text=template.text,
-            suppression_group_id=provider.ensure_suppression_group(settings.mail.suppression_group),
-            sender_id=settings.mail.sender_id,
+    template = load_template(date, settings.mail.field_prefix)
+    group = calls.repeat(lambda: provider.ensure_suppression_group(settings.mail.suppression_group))
+
+    def find_or_create() -> SingleSend:
+        # An unknown answer to create may have made a draft: it is looked for before another one is made. One that is
+        # not found yet stays a draft, which nobody schedules.
+        found = provider.find_single_send(name)
+        if found is not None and not book.has_begun("create_draft"):
+            raise lost_ledger(delivery, f"the single send {name!r}")
+        return found or calls.write_once(
+            "create_draft",
+            name,
+            lambda: provider.create_draft(
+                name=name,
+                list_id=list_id,
+                subject=settings.mail.subject,
+                html=template.html,
+                text=template.text,
+                suppression_group_id=group,
+                sender_id=settings.mail.sender_id,
+            ),
         )
-    return delivery.ledger.choose_send(delivery.run, found.id, recipients)
+
+    return delivery.ledger.choose_send(delivery.run, calls.repeat(find_or_create).id, recipients)
 
 
-def _schedule(delivery: Delivery, single_send_id: str) -> str:
+def _schedule(delivery: Delivery, calls: ProviderCalls, single_send_id: str) -> str:
     """Schedule the chosen send if it is still a draft, and wait for the provider's word that it stands."""
-    send = _look(delivery, single_send_id)
-    if send.status == "draft":
+    provider = delivery.provider
+
+    def schedule_if_draft() -> None:
+        # The answer may be unknown or a refusal; only the status tells whether it was scheduled.
+        if provider.single_send(single_send_id).status != "draft":
+            return
+        if calls.is_late:
+            raise GateError(f"{delivery.run.send_date} is past its time; nobody is mailed late. The batch is given up")
         try:
-            delivery.provider.schedule(single_send_id, None)
-        except MailError:
-            # The answer is unknown or a refusal; only the status tells whether it was scheduled.
-            if _look(delivery, single_send_id).status not in _DONE:
+            calls.write_once("schedule", single_send_id, lambda: provider.schedule(single_send_id, None))
+        except RejectedMailError:
+            if provider.single_send(single_send_id).status not in _DONE:
                 raise
+
+    calls.repeat(schedule_if_draft)
     for wait_seconds in _STATUS_WAIT_SECONDS:
-        send = _look(delivery, single_send_id)
+        send = calls.repeat(lambda: provider.single_send(single_send_id))
         delivery.ledger.mark_send(delivery.run, send.status)
         if send.status == "triggered":
             break
-        time.sleep(wait_seconds)
+        calls.wait(wait_seconds)
     if send.status not in _DONE:
         raise MailError(
             f"single send {single_send_id} is {send.status} after it was scheduled; expected scheduled or triggered. "
             "Look at it at the provider, then run schedule_send again"
         )
     return send.status
-
-
-def _look(delivery: Delivery, single_send_id: str) -> SingleSend:
-    for attempt in retrying(time.sleep):
-        with attempt:
-            send = delivery.provider.single_send(single_send_id)
-    return send
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ Run:    python -m jobs.serve_rehearsal --port 8085 --state rehearsal.sqlite --ke
 import argparse
 import socket
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from pydantic import ValidationError
 
 from jobs.command_line import run
+from jobs.rehearsal.faults import FaultSettings, rehearsed_faults
 from jobs.rehearsal.server import create_app
 from jobs.rehearsal.state import Rehearsal
 from schemas.errors import ConfigError
@@ -42,24 +43,36 @@ def arg_parser() -> argparse.ArgumentParser:
         default=None,
         help="limit per endpoint, answered with 429 and X-RateLimit headers (default: no limit)",
     )
+    parser.add_argument(
+        "--faults",
+        default=None,
+        help="a seed: everything that can go wrong does, as that seed decides; or JSON with rates (default: no faults)",
+    )
     return parser
 
 
 def main(
-    *, port: int, state: Path, key_file: Path, job_lag_seconds: float, requests_per_minute: int | None
+    *,
+    port: int,
+    state: Path,
+    key_file: Path,
+    job_lag_seconds: float,
+    requests_per_minute: int | None,
+    faults: str | None = None,
 ) -> Mapping[str, Any]:
     """Serve until SIGTERM or SIGINT; return where it was served."""
     if job_lag_seconds < 0:
         raise ConfigError(f"--job-lag-seconds {job_lag_seconds}: expected 0 or more")
     api_key = _read_key(key_file)
     with _listen(port) as listener:
-        provider = Rehearsal(state, job_lag_seconds=job_lag_seconds, clock=_now)
+        provider = Rehearsal(state, job_lag_seconds=job_lag_seconds, faults=_read_faults(faults))
         app = create_app(provider, api_key=api_key, limit_per_minute=requests_per_minute)
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,  # query strings may hold addresses; /history says what was asked
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            http=app.state.connections.protocol(),
             ws="none",
             lifespan="on",
         )
@@ -68,8 +81,17 @@ def main(
     return {"host": f"http://{HOST}:{served_port}"}
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _read_faults(faults: str | None) -> FaultSettings:
+    """Read settings: a seed stands for the faults of a bad night, anything else is JSON of FaultSettings."""
+    if faults is None:
+        return FaultSettings()
+    if faults.isascii() and faults.isdigit():
+        return rehearsed_faults(int(faults))
+    try:
+        return FaultSettings.model_validate_json(faults)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"--faults: {found}; expected a seed (digits), or JSON of the rates to set") from error
 
 
 def _read_key(key_file: Path) -> str:

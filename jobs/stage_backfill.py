@@ -4,7 +4,7 @@ The dates' profiles and the item index are copied as they are; events and users 
 the fewer copies of a person's data the better). Nothing in the live lake's tables changes.
 
 Reads:  the shop's catalog; profiles, builds and recommendations of the dates, item_index
-Writes: staging/RUN_ID/: profiles, catalog and quarantine_catalog of the dates, item_index
+Writes: staging/RUN_ID/: profiles, catalog and quarantine_catalog of the dates, item_index, the last good correlations
 Run:    python -m jobs.stage_backfill --lake LAKE --run-id new-catalog --first-date 2026-11-02 --last-date 2026-11-04 \
             --reason "the shop sorted its items into new categories" --source docs/examples/demo_shop.toml \
             --campaign dags/campaigns/resources_you_may_like.toml
@@ -19,6 +19,7 @@ from typing import Any
 
 from jobs import export_table
 from jobs.backfill.request import Backfill, BackfillRequest, backfill_parser, planned_dates
+from jobs.backtest.outcome import last_good, last_shown
 from jobs.command_line import run
 from jobs.finish_build import finished_recommendations
 from jobs.lake.copy_partition import mirror_partition
@@ -70,6 +71,10 @@ def main(
     live, staged = backfill.live, backfill.staged
     if staged.find(Partition("item_index", UNDATED)) is None:
         mirror_partition(live, staged, Partition("item_index", UNDATED))
+    # What the first date's training is held against, and its lists are kept steady by.
+    for before in (last_good(live, backfill.settings, first_date), last_shown(live, backfill.settings, first_date)):
+        if before is not None:
+            mirror_partition(live, staged, before.partition)
     known, rows = live.manifest(Partition("item_index", UNDATED)).rows, 0
     index = known
     for date in request.dates:

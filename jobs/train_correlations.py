@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from jobs.backtest.outcome import MODEL, is_due, last_good, model_of, needs_training, outcome
+from jobs.backtest.outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
 from jobs.backtest.recompute import Evidence, rows_that_differ
 from jobs.backtest.split import micros
 from jobs.backtest.table_gate import TOO_FEW, as_matrix, hit_rate_of_popularity, read_back, sampled_items
@@ -39,7 +39,7 @@ from jobs.quality.figures import Observed, observe
 from jobs.quality.override import GateOverride
 from jobs.ranking.interactions import DAY, Interest, in_order, user_order
 from jobs.ranking.item_model import fit, load, save
-from jobs.ranking.neighbours import Neighbours, Together, co_occurring
+from jobs.ranking.neighbours import Together, co_occurring
 from jobs.ranking.steady_lists import SHOWN, replaced_without_gain, shown_lists
 from jobs.ranking.training_window import choose_window, count_days
 from schemas.campaign import Campaign, load_campaign
@@ -186,8 +186,7 @@ def _lay_out(scratch: Scratch, interactions: sparse.csr_array, model: ItemModelS
 def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     """Write one block of items, read it back, and make some of its rows once more."""
     last = min(first + _BLOCK_ITEMS, work.items)
-    rows = neighbours_of_block(work, first, last).as_table(first)
-    entry = work.attempt.write(rows, bucket=first // _BLOCK_ITEMS)
+    entry = work.attempt.write(rows_of_block(work, first, last), bucket=first // _BLOCK_ITEMS)
     written, sample = read_back(work.attempt, entry), sampled_items(first, last)
     different = rows_that_differ(
         written, sample, Evidence.load(work.scratch, "evidence"), work.model, depth=work.depth,
@@ -199,10 +198,11 @@ def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     return entry, observed
 
 
-def neighbours_of_block(work: _Work, first: int, last: int) -> Neighbours:
-    """Find the others of items first…last-1. Neighbours from elsewhere (the hybrid's) are merged in here."""
+def rows_of_block(work: _Work, first: int, last: int) -> pa.Table:
+    """Find the others of items first…last-1. Neighbours from elsewhere (the hybrid's) are to be merged in here."""
     model, together = load(work.scratch, _MODEL), Together.load(work.scratch, "together")
-    return co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
+    found = co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
+    return found.as_table(first)
 
 
 def _observe_block(rows: pa.Table, items: int) -> Observed:
@@ -219,9 +219,7 @@ def _publish_shown(
 ) -> None:
     """Publish the lists that are shown, as steady as the campaign wants them."""
     partition, min_gain = Partition("product_correlations", date, campaign.name), campaign.training.min_gain
-    before = lake.latest(
-        "product_correlations", up_to=date - dt.timedelta(days=1), campaign=campaign.name, days=_SHOWN_BEFORE_DAYS
-    )
+    before = last_shown(lake, campaign, date)
     inputs = [correlations, before] if before else [correlations]
     parameters = {"min_gain": min_gain, "shown": SHOWN}
     if lake.reusable(partition, inputs=inputs, parameters=parameters):
@@ -245,9 +243,6 @@ def _publish_shown(
         },
         override=override,
     )
-
-
-_SHOWN_BEFORE_DAYS: Final = 31  # lists older than this are no measure of steadiness
 
 
 if __name__ == "__main__":

@@ -5,64 +5,50 @@ all of them in one message.
 """
 
 import datetime as dt
+import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.audience import AudienceSettings, ExperimentSettings
+from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
 from schemas.errors import ConfigError
-from schemas.layout import safe_name
-from schemas.tables import EVENT_TYPES
+from schemas.last_look import LastLookSettings
+from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.ranking_rules import RankingSettings
+from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
 
-# What a user did that counts as interest; removals and refunds only undo.
-InterestType = Literal["view", "cart_add", "wishlist_add", "purchase"]
-Weight = Annotated[float, Field(gt=0, le=100)]
-LookBackDays = Annotated[int, Field(ge=0, le=3660)]
+# It stands in paths, DAG ids and names of task groups.
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class HistorySettings(_Settings):
-    """Which of a user's recent items speak for them, and how loudly."""
-
-    items: Annotated[int, Field(ge=1, le=100)] = 10  # most recent items of interest that are used
-    half_life_days: Annotated[float, Field(gt=0, le=3650)] = 30.0  # interest this old counts half
-    weights: dict[InterestType, Weight] = {"view": 1.0, "cart_add": 2.0, "wishlist_add": 2.0, "purchase": 3.0}
-
-    def weights_by_type(self) -> list[float]:
-        """One weight per event type, in the order of EVENT_TYPES; 0 where there is none."""
-        named = {str(name): weight for name, weight in self.weights.items()}
-        return [named.get(name, 0.0) for name in EVENT_TYPES]
-
-
-class ExcludeSettings(_Settings):
-    """What is never recommended to a user, each with its look-back in days (0: the rule is off)."""
-
-    bought_days: LookBackDays = 366
-    wishlisted_days: LookBackDays = 366
-    in_cart_days: LookBackDays = 366
-    seen_days: LookBackDays = 30
-
-
-class CatalogSettings(_Settings):
-    """Which items may be recommended at all."""
-
-    in_stock: bool = True
-
-
 class MailSettings(_Settings):
     """When and as what the batch leaves."""
 
-    hour: Annotated[int, Field(ge=0, le=23)] = 8  # UTC hour of the send
+    hour: Hour = 8  # hour of the send, in `zone`
+    zone: Zone = "UTC"  # of the IANA database, e.g. Europe/Berlin; summer time is followed
     subject: Annotated[str, Field(min_length=1, max_length=150)]
     suppression_group: Annotated[str, Field(min_length=1, max_length=30)]  # SendGrid: names up to 30 characters
     sender_id: Annotated[int, Field(ge=1)] = 1  # the verified sender's id at the provider
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
+    # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
+    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 27.
+    field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
+    may_be_empty: bool = False  # true: a night on which nobody gets anything is no error
+
+    @property
+    def send_time(self) -> SendTime:
+        """Hour and zone."""
+        return SendTime(hour=self.hour, zone=self.zone)
 
 
 class PushSettings(_Settings):
@@ -73,35 +59,34 @@ class PushSettings(_Settings):
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
 
 
-class Campaign(_Settings):
+class Campaign(RankingSettings):
     """One campaign. `name` is the file's stem."""
 
     name: str
     title: Annotated[str, Field(min_length=1, max_length=80)]
-    slots: Annotated[int, Field(ge=1, le=30)] = 6
-    min_items: Annotated[int, Field(ge=1, le=30)] = 3
-    history: HistorySettings = HistorySettings()
-    exclude: ExcludeSettings = ExcludeSettings()
-    catalog: CatalogSettings = CatalogSettings()
+    audience: AudienceSettings = AudienceSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     training: TrainingSettings = TrainingSettings()
+    hybrid: HybridSettings = HybridSettings()
+    trending: TrendingSettings = TrendingSettings()
+    exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    last_look: LastLookSettings = LastLookSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.min_items > self.slots:
-            raise ValueError(f"min_items {self.min_items} is more than slots {self.slots}")
-        if self.name != safe_name(self.name):
-            raise ValueError(f"the file's name {self.name!r} may hold only A-Z a-z 0-9 . _ -")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"the file's name {self.name!r} has to match {_NAME.pattern}: it becomes DAG ids")
         return self
 
     def send_name(self, date: dt.date) -> str:
         """Name the single send of a date at the provider; one name is one send, for ever."""
         return f"ryml {self.name} {date.isoformat()}"
 
-    def ranking_parameters(self) -> dict[str, object]:
-        """What decides the recommendations' bytes (and nothing that does not)."""
-        return self.model_dump(include={"slots", "min_items", "history", "exclude", "catalog"})
+    def audience_parameters(self) -> dict[str, object]:
+        """What decides who is mailed, beside the recommendations."""
+        return self.model_dump(mode="json", include={"audience", "experiment"})
 
 
 def load_campaign(path: Path) -> Campaign:
@@ -118,6 +103,26 @@ def load_campaign(path: Path) -> Campaign:
         raise ConfigError(f"campaign file {path} is not TOML: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"campaign file {path}: {describe(error)}") from error
+
+
+def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
+    """Say of each campaign that gets into another's way how it does; empty if none does."""
+    settings = sorted(campaigns, key=lambda campaign: campaign.name)
+    found: dict[str, str] = {}
+    for position, first in enumerate(settings):
+        for second in settings[position + 1 :]:
+            if why := _clash(first, second):
+                found[first.name] = found[second.name] = f"campaigns {first.name} and {second.name} {why}"
+    return found
+
+
+def _clash(first: Campaign, second: Campaign) -> str | None:
+    if first.mail.field_prefix == second.mail.field_prefix:
+        return (
+            f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "
+            "shows: give one of them another prefix"
+        )
+    return None
 
 
 def describe(error: ValidationError) -> str:

@@ -30,10 +30,16 @@ from schemas.tables import (
     CORRELATIONS,
     EVENT_TYPES,
     EVENTS,
+    HYBRID_FEATURES,
+    HYBRID_ITEMS,
+    HYBRID_SIDES,
+    HYBRID_USERS,
     PRODUCT_CORRELATIONS,
     PROFILES,
     RECOMMEND_OUTCOMES,
+    RECOMMENDATION_SOURCES,
     RECOMMENDATIONS,
+    TRENDING,
     USERS,
     Table,
 )
@@ -111,6 +117,9 @@ _EVENTS: Final = Contract(
         # Of 299 days of the Online Retail data, a small shop, 5 lie below a third (4 of them just before Christmas), 11
         # below a half, and none above 2.3 times. Black Friday brings large shops three to four times a Friday.
         _rows_of_weekday_median("rows_of_last_day", at_least=0.33, at_most=5.0),
+        # A file that lacks half of its day has half of the hours, while a slow day has as many as any. Of the same 299
+        # days one lies below: the last one, whose data does end at noon. A half lost by time leaves 0.5 of the hours.
+        _rows_of_weekday_median("hours_of_last_day", at_least=0.6, at_most=3.0),
         USED_SHARE,
         Check(
             "newest_hours_before_end",
@@ -182,6 +191,9 @@ _PROFILES: Final = Contract(
         Between("item", 0),
         Between("event_type", 0, len(EVENT_TYPES) - 1),
         Between("count", 1),
+        Parallel("mailed_item", ("mailed_last_on", "mailed_days")),
+        Between("mailed_item", 0, nullable=True),
+        Between("mailed_days", 1, nullable=True),
     ),
     figures=(
         of_last_good("rows", at_least=0.95, why="users only join; those of the last good profiles are still there"),
@@ -264,20 +276,87 @@ _PRODUCT_CORRELATIONS: Final = Contract(
     ),
 )
 
-_RECOMMENDATIONS: Final = Contract(
-    RECOMMENDATIONS,
+_HYBRID_FEATURES: Final = Contract(
+    HYBRID_FEATURES,
+    columns=(OneOf("side", HYBRID_SIDES), Finite("bias"), Finite("vector")),
+    figures=(
+        of_last_good("rows", at_least=0.3, at_most=3.0, why="features against the last good model"),
+        Check("vectors_of_wrong_length", "every vector has the model's components", at_most=0),
+        Check("largest_number", "numbers of a training that ran away are finite at first, but large", at_most=100),
+    ),
+)
+
+_HYBRID_ITEMS: Final = Contract(
+    HYBRID_ITEMS,
+    columns=(Unique("item", across_files=True), Between("item", 0)),
+    figures=(
+        of_last_good("rows", at_least=0.7, at_most=3.0, why="items with a vector against the last good model"),
+        Check("items_not_in_index", "every item is in the item index", at_most=0),
+        Check("vectors_of_wrong_length", "every vector has the model's components and the length of all", at_most=0),
+        Check("rows_made_once_more", "rows that were made anew from the features of their item", at_least=1),
+        Check("rows_made_differently", "a row that is made anew is the same", at_most=0),
+        Check(
+            "pairs_told_apart",
+            "standard deviations from chance at which two items of one user are told from somebody else's",
+            at_least=3,
+            overridable=True,
+            may_be_missing=True,
+        ),
+    ),
+)
+
+_HYBRID_USERS: Final = Contract(
+    HYBRID_USERS,
     columns=(
-        Unique("user_id"),
-        OneOf("outcome", RECOMMEND_OUTCOMES),
+        Unique("key", across_files=True),
+        Parallel("item", ("score",)),
+        Between("item", 0),
+        Finite("score"),
+        Between("score", above=0, at_most=1),
+    ),
+    figures=(
+        Check("rows_of_nothing_known", "one row is for users of whom nothing is known", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
+_TRENDING: Final = Contract(
+    TRENDING,
+    columns=(
+        Unique("key", across_files=True),
         Parallel("item", ("score",)),
         Between("item", 0),
         Finite("score"),
         Between("score", above=0),
     ),
     figures=(
-        Check("rows_of_profiles", "one row per profile", at_least=1, at_most=1),
+        of_last_good("rows", at_least=0.5, at_most=3.0, why="categories in demand against the last good night"),
+        Check("rows_of_everything", "one row is for all categories together", at_least=1, at_most=1),
+        Check("items_not_in_catalog", "every item is in the catalog", at_most=0),
+    ),
+)
+
+_RECOMMENDATIONS: Final = Contract(
+    RECOMMENDATIONS,
+    columns=(
+        Unique("user_id"),
+        OneOf("outcome", RECOMMEND_OUTCOMES),
+        Parallel("item", ("score", "source")),
+        # A night without any list has no numbers: recommended_share says whether that may be.
+        Between("item", 0, nullable=True),
+        Between("source", 0, len(RECOMMENDATION_SOURCES) - 1, nullable=True),
+        Finite("score"),
+        Between("score", above=0, nullable=True),
+    ),
+    figures=(
+        Check(
+            "rows_of_users",
+            "one row per user of profiles and, with a fallback, of users",
+            at_least=1,
+            at_most=1,
+        ),
         _rows_of_weekday_median(),
-        Check("recommended_share", "share of users with a list", above=0),
+        Check("recommended_share", "share of users with a list", above=0, may_be_missing=True),
         of_last_good("recommended_share", at_least=0.8, why="share of users with a list against the last good night"),
         Check("items_in_catalog_share", "share of recommended items that are in the catalog", at_least=1),
         Check("items_in_stock_share", "share of recommended items that are in stock", at_least=1, may_be_missing=True),
@@ -289,24 +368,62 @@ _RECOMMENDATIONS: Final = Contract(
             "share of lists with the most recommended item; lists collapse when one item is in all",
             at_most=0.75,
             overridable=True,
+            may_be_missing=True,
         ),
-        Check("top_list_share", "share of users who all have the very same list", at_most=0.2, overridable=True),
+        Check(
+            "top_list_share",
+            "share of users who all have the very same list",
+            at_most=0.2,
+            overridable=True,
+            may_be_missing=True,
+        ),
         Check(
             "distinct_lists_share",
             "different lists among all lists, counted within each bucket",
             at_least=0.05,
             overridable=True,
+            may_be_missing=True,
+        ),
+        of_last_good(
+            "catalog_coverage",
+            at_least=0.5,
+            why="share of the eligible items that anybody is shown, against the last good night",
+        ),
+        # The rest comes from the fallback ladder. A shop of which few users did anything yet has few of their own.
+        Check(
+            "own_items_share",
+            "share of recommended items that go with the user's own; the others are fallbacks",
+            at_least=0.01,
+            overridable=True,
+        ),
+        of_last_good(
+            "own_items_share",
+            at_least=0.8,
+            why="share of items that go with the user's own, against the last good night: too many fallbacks",
         ),
         Check(
             "correlations_age_days",
             "days since the correlations were trained",
             at_least=0,
             at_most=CORRELATIONS_MAX_AGE_DAYS,
+            may_be_missing=True,
         ),
     ),
 )
 
 CONTRACTS: Final = {
     contract.table.name: contract
-    for contract in (_EVENTS, _CATALOG, _USERS, _PROFILES, _CORRELATIONS, _PRODUCT_CORRELATIONS, _RECOMMENDATIONS)
+    for contract in (
+        _EVENTS,
+        _CATALOG,
+        _USERS,
+        _PROFILES,
+        _CORRELATIONS,
+        _PRODUCT_CORRELATIONS,
+        _HYBRID_FEATURES,
+        _HYBRID_ITEMS,
+        _HYBRID_USERS,
+        _TRENDING,
+        _RECOMMENDATIONS,
+    )
 }

@@ -54,14 +54,27 @@ class MailError(RymlError):
 class RetryableMailError(MailError):
     """Trying again later may help (rate limit, server error, time-out)."""
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        """Keep the provider's own word on when to come back, if it gave one."""
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, may_have_acted: bool = True) -> None:
+        """Keep the provider's own word on when to come back, if it gave one, and whether it may have acted at all."""
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.may_have_acted = may_have_acted
 
 
 class RejectedMailError(MailError):
     """The provider refused the request itself; the same request will be refused again."""
+
+
+class BadContentMailError(RejectedMailError):
+    """The provider refuses what the request holds; a part of it may be accepted."""
+
+
+class TooLargeMailError(RejectedMailError):
+    """The request is larger than the provider takes; halves of it may be accepted."""
+
+
+class NotFoundMailError(RejectedMailError):
+    """The provider does not know the thing that the request names."""
 
 
 class MailAuthError(MailError):

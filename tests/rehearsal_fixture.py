@@ -1,7 +1,6 @@
 """The rehearsal provider as a fixture: a real server on a free port of this machine, in a thread of this process."""
 
 import contextlib
-import datetime as dt
 import json
 import socket
 import threading
@@ -15,6 +14,9 @@ import httpx
 import pytest
 import uvicorn
 
+from jobs.rehearsal.bodies import Bodies
+from jobs.rehearsal.database import Database
+from jobs.rehearsal.faults import FaultSettings
 from jobs.rehearsal.server import Fault, create_app, no_fault
 from jobs.rehearsal.state import Rehearsal
 
@@ -31,11 +33,25 @@ class Exchange:
     query: str
     content_type: str
     body: bytes
-    status: int
+    status: int  # 0: the connection was cut without an answer
     answer: bytes
 
     def answer_json(self) -> Any:
         return json.loads(self.answer)
+
+
+def held(state_path: Path, rows_of: str, *parameters: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Read address and custom fields (id -> value) of contacts or mails from a provider's file, running or not.
+
+    `rows_of` is what follows SELECT * FROM: "contacts", "mails WHERE single_send = ?".
+    """
+    database = Database(state_path)
+    try:
+        bodies = Bodies(database)
+        rows = database.rows(f"SELECT * FROM {rows_of}", parameters)  # noqa: S608 - written in tests
+        return [(row["email"], bodies.fields_of(row)) for row in rows]
+    finally:
+        database.close()
 
 
 @dataclass
@@ -55,15 +71,16 @@ class RehearsalServer:
         return httpx.Client(base_url=self.host, headers=headers, trust_env=False, timeout=20)
 
     def wait_until_idle(self, timeout_seconds: float = 10.0) -> None:
-        """Return when no import is pending and no single send is due."""
+        """Return when no import is pending, and no mail or erasure is due."""
         deadline = time.monotonic() + timeout_seconds
-        while self.provider.contacts.pending_jobs() or self._has_due_send():
+        while self.provider.imports.pending() or self._has_due_work():
             assert time.monotonic() < deadline, "the rehearsal provider is still busy"
             time.sleep(0.005)
 
-    def _has_due_send(self) -> bool:
-        due_at = self.provider.single_sends.next_due_at()
-        return due_at is not None and due_at <= time.time()
+    def _has_due_work(self) -> bool:
+        parts = (self.provider.single_sends, self.provider.mail_send, self.provider.erasures)
+        due_at = min((at for part in parts if (at := part.next_due_at()) is not None), default=None)
+        return due_at is not None and due_at <= self.provider.clock().timestamp()
 
 
 class _Recorder:
@@ -79,6 +96,13 @@ class _Recorder:
             return
         body, answer, status = bytearray(), bytearray(), 0
 
+        def note() -> None:
+            kind = dict(scope["headers"]).get(b"content-type", b"").decode()
+            query = scope["query_string"].decode()
+            self._exchanges.append(
+                Exchange(scope["method"], scope["path"], query, kind, bytes(body), status, bytes(answer))
+            )
+
         async def hear() -> Any:
             message = await receive()
             body.extend(message.get("body", b""))
@@ -89,23 +113,24 @@ class _Recorder:
             status = message.get("status", status)
             answer.extend(message.get("body", b""))
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                headers = dict(scope["headers"])
-                kind = headers.get(b"content-type", b"").decode()
-                query = scope["query_string"].decode()
-                self._exchanges.append(
-                    Exchange(scope["method"], scope["path"], query, kind, bytes(body), status, bytes(answer))
-                )
+                note()
             await send(message)
 
         await self._app(scope, hear, say)
+        if not status:  # a connection that was cut
+            note()
 
 
 @contextlib.contextmanager
 def serve(
-    state_path: Path, *, job_lag_seconds: float = JOB_LAG_SECONDS, limit_per_minute: int | None = None
+    state_path: Path,
+    *,
+    job_lag_seconds: float = JOB_LAG_SECONDS,
+    limit_per_minute: int | None = None,
+    faults: FaultSettings | None = None,
 ) -> Iterator[RehearsalServer]:
     """Serve a provider with its state at `state_path` until the end of the block."""
-    provider = Rehearsal(state_path, job_lag_seconds=job_lag_seconds, clock=lambda: dt.datetime.now(dt.UTC))
+    provider = Rehearsal(state_path, job_lag_seconds=job_lag_seconds, faults=faults)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))
     served = RehearsalServer(f"http://127.0.0.1:{listener.getsockname()[1]}", API_KEY, state_path, provider)
@@ -117,7 +142,7 @@ def serve(
     )
     config = uvicorn.Config(
         _Recorder(app, served.exchanges), log_config=None, access_log=False, ws="none", lifespan="on",
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=1, http=app.state.connections.protocol(),
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

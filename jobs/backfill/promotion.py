@@ -18,11 +18,25 @@ COMPARISON_PATH: Final = "_comparison.json"
 
 
 def replaced_partitions(backfill: Backfill, date: dt.date) -> list[Partition]:
-    """Name what is replaced for a date, inputs before what is made from them."""
+    """Name what is replaced for a date, inputs before what is made from them.
+
+    A date that is not trained for, or whose model was refused, has no correlations of its own.
+    """
     shared = [Partition(table, date) for table in ("quarantine_catalog", "catalog")]
     trained = ("backtests", "correlations", "product_correlations")
-    own = [Partition(table, date, backfill.settings.name) for table in (*trained, "recommendations")]
-    return [*shared, *own]
+    own = [Partition(table, date, backfill.settings.name) for table in trained]
+    made = [partition for partition in own if backfill.staged.find(partition) is not None]
+    return [*shared, *made, Partition("recommendations", date, backfill.settings.name)]
+
+
+def named(lake: Lake, name: str) -> Manifest:
+    """Return the manifest of a partition by its name, as TABLE/date=2026-11-02 or with a campaign between.
+
+    Raises: EmptyPartitionError if it was never published.
+    """
+    table, *parts = name.split("/")
+    values = dict(part.split("=", 1) for part in parts)
+    return lake.manifest(Partition(table, dt.date.fromisoformat(values["date"]), values.get("campaign")))
 
 
 def seen_in(lake: Lake, backfill: Backfill) -> dict[str, str | None]:

@@ -21,6 +21,8 @@ STATUS: Final = "status"
 
 _MODEL_SETTINGS: Final[TypeAdapter[ItemModelSettings]] = TypeAdapter(ItemModelSettings)
 
+_SHOWN_DAYS: Final = 31  # lists older than this are no measure of steadiness
+
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,12 @@ def last_good(lake: Lake, campaign: Campaign, date: dt.date) -> Manifest | None:
         campaign=campaign.name,
         days=CORRELATIONS_MAX_AGE_DAYS - 1,
     )
+
+
+def last_shown(lake: Lake, campaign: Campaign, date: dt.date) -> Manifest | None:
+    """Return the newest lists that were shown before a date, those that its own are kept steady by."""
+    before = date - dt.timedelta(days=1)
+    return lake.latest("product_correlations", up_to=before, campaign=campaign.name, days=_SHOWN_DAYS)
 
 
 def is_due(lake: Lake, campaign: Campaign, date: dt.date) -> bool:

@@ -16,8 +16,12 @@ from pandas.util import hash_array
 from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths, list_column
-from jobs.profiles.pairs import Pairs, pairs_of_profiles
+from jobs.profiles.pairs import pairs_of_profiles
+from jobs.ranking.csr_rows import ones_like
 from jobs.ranking.interactions import DAY, Interest, in_order, user_order
+from jobs.ranking.item_facts import NO_KIND
+from jobs.ranking.rules import exclusion_matrix
+from jobs.ranking.user_batch import UserBatch
 from schemas.campaign import Campaign
 from schemas.tables import PROFILES
 
@@ -97,7 +101,7 @@ def _part(
     later: Interest, now: int, items: int,
 ) -> _Parts:  # fmt: skip
     past, future = pairs_of_profiles(past_rows), pairs_of_profiles(future_rows)
-    history, excluded = serving_side(past, campaign, now, items)
+    history, excluded = serving_side(past_rows, campaign, now, items)
     taken_up = later.matrix(future, items)
     known = excluded.astype(bool).astype(np.int8)
     found = (taken_up > 0).astype(np.int8)
@@ -107,14 +111,16 @@ def _part(
     return _Parts(order, interest.matrix(past, items), history, excluded, sparse.csr_array(truth.astype(np.float32)))
 
 
-def serving_side(pairs: Pairs, campaign: Campaign, now: int, items: int) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Give what ranking would start from at an instant, and what it would rule out, by the campaign's rules."""
-    rules = campaign.history
-    weights = np.array(rules.weights_by_type())
-    interest = pairs.interest(weights, rules.half_life_days, now)
-    recent = pairs.newest(interest > 0, rules.items, weights)
-    ones = np.ones(len(interest), np.float32)
-    return pairs.matrix(recent, interest, items), pairs.matrix(pairs.is_excluded(campaign.exclude, now), ones, items)
+def serving_side(past: pa.Table, campaign: Campaign, now: int, items: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Give what ranking would start from at an instant, and what it would rule out, by the campaign's rules.
+
+    Twins are not looked at: which items are variants of which is the catalog's to say.
+    """
+    batch = UserBatch.of(past, campaign, items, now)
+    nobody = np.full(items, NO_KIND, np.int32)
+    excluded = exclusion_matrix(batch.excluded, nobody, len(batch), 0)
+    excluded.sum_duplicates()
+    return batch.interest, ones_like(excluded, items)
 
 
 def _test_users(parts: list[_Parts], limit: int) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
@@ -149,7 +155,13 @@ def _parted(profiles: pa.Table, is_past: npt.NDArray[np.bool_]) -> tuple[pa.Tabl
     def side(chosen: npt.NDArray[np.bool_]) -> pa.Table:
         counts = np.bincount(row[chosen], minlength=len(profiles))
         columns = {name: list_column(PROFILES, name, flat(profiles[name])[chosen], counts) for name in _LISTS}
-        return pa.table({"user_id": profiles["user_id"], **columns}, schema=PROFILES.schema)
+        # What was mailed since the cut stands among what was mailed before it: neither side knows of mails.
+        no_mails = {
+            name: list_column(PROFILES, name, flat(profiles[name])[:0], np.zeros(len(profiles), np.int64))
+            for name in PROFILES.schema.names
+            if name.startswith("mailed_")
+        }
+        return pa.table({"user_id": profiles["user_id"], **columns, **no_mails}, schema=PROFILES.schema)
 
     return side(is_past), side(~is_past)
 

@@ -90,6 +90,9 @@ class MailProvider(Protocol):
     def ensure_list(self, name: str) -> str:
         """Give the id of the list of that exact name, creating it if there is none."""
 
+    def find_list(self, name: str) -> str | None:
+        """Give the id of the list of that exact name, None if there is none."""
+
     def list_size(self, list_id: str) -> int:
         """Count the contacts on a list, as the provider knows it now."""
 
@@ -131,6 +134,9 @@ class MailProvider(Protocol):
 
     def schedule(self, single_send_id: str, send_at: datetime | None = None) -> None:
         """Schedule a draft for an instant, or (None) for now. Read it back with single_send."""
+
+    def unschedule(self, single_send_id: str) -> None:
+        """Take a schedule back: the single send is a draft again. Refused once it is triggered."""
 
     def single_send(self, single_send_id: str) -> SingleSend:
         """Read a single send's status."""

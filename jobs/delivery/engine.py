@@ -1,162 +1,231 @@
-"""Push request bodies: send at the rate allowed, poll every import job to its end, tell which rows arrived."""
+"""Push one claimed chunk: send what is not confirmed yet, poll every import job to its end, keep a receipt a request.
 
-import datetime as dt
+A request is written down before it leaves, with the rows that it carries. Whoever claims the chunk next skips the rows
+that are confirmed, asks about the import jobs that were accepted, and sends the rest: at most the one request whose
+answer was never heard is repeated. Its bytes are the same, because the chunk's catalog is its first worker's.
+"""
+
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
-from tenacity.wait import wait_base, wait_random_exponential
+import numpy as np
+import pyarrow as pa
 
 from jobs.delivery.client import ImportJob, MailProvider
-from jobs.delivery.ledger import Claim, Ledger, Run
-from jobs.delivery.payload import Body
-from schemas.errors import MailError, RetryableMailError
+from jobs.delivery.ledger import Claim
+from jobs.delivery.provider_calls import ProviderCalls
+from jobs.delivery.receipt_files import ReceiptFiles
+from jobs.delivery.request_book import Request, RequestBook
+from jobs.delivery.sheet import Positions, Sheet
+from schemas.errors import (
+    BadContentMailError,
+    GateError,
+    MailError,
+    NotFoundMailError,
+    RejectedMailError,
+    RetryableMailError,
+    TooLargeMailError,
+)
+from schemas.tables import RECEIPT_OUTCOMES
 
-Sleep = Callable[[float], None]
-Clock = Callable[[], dt.datetime]
-
-# SendGrid's outages lasted 2 to 18 minutes; past half an hour the task fails and Airflow's retry takes over.
-_RETRY_TRIES: Final = 40
-_RETRY_BUDGET_SECONDS: Final = 1800.0
-_LONGEST_WAIT_SECONDS: Final = 120.0
-_POLL_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # an import job's length is not documented: ask ever less
+# An import job's length is not documented: ask ever less.
+_POLL_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _JOB_BUDGET_SECONDS: Final = 3600.0
-_FAILED_JOB_TRIES: Final = 3
+_JOB_TRIES: Final = 5  # of the same rows, where a job failed as a whole or does not say whom it refused
+_ROW_TRIES: Final = 3  # of rows that a job refused
+# Each row that makes a request invalid costs up to thirty requests to find: with more, something else is wrong.
+_BAD_ROWS: Final = 25
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Pace:
-    """At most `requests_per_second` from this process, evenly spaced."""
-
-    requests_per_second: float
-    clock: Clock
-    sleep: Sleep
-    _next_at: dt.datetime | None = None
-
-    def wait(self) -> None:
-        """Return when the next request may leave."""
-        now = self.clock()
-        if self._next_at is not None and now < self._next_at:
-            self.sleep((self._next_at - now).total_seconds())
-            now = self._next_at
-        self._next_at = now + dt.timedelta(seconds=1 / self.requests_per_second)
-
-
-class _ProviderWait(wait_base):
-    """The provider's own word on when to come back, else an exponential wait with jitter; both capped."""
-
-    def __init__(self) -> None:
-        self._otherwise = wait_random_exponential(multiplier=1, max=_LONGEST_WAIT_SECONDS)
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        if isinstance(error, RetryableMailError) and error.retry_after_seconds is not None:
-            return min(max(error.retry_after_seconds, 0.0), _LONGEST_WAIT_SECONDS)
-        return self._otherwise(retry_state)
-
-
-def retrying(sleep: Sleep) -> Retrying:
-    """Retry what the provider may answer better later, within a budget of tries and of clock."""
-    return Retrying(
-        retry=retry_if_exception_type(RetryableMailError),
-        stop=stop_after_attempt(_RETRY_TRIES) | stop_after_delay(_RETRY_BUDGET_SECONDS),
-        wait=_ProviderWait(),
-        sleep=sleep,
-        reraise=True,
-    )
-
-
 @dataclass(frozen=True)
+class _Waiting:
+    """A request that the provider accepted, with its rows and how often they were sent."""
+
+    request: Request
+    positions: Positions
+    tries: int
+
+
+@dataclass
 class Pusher:
-    """Pushes the bodies of one claimed chunk."""
+    """Pushes the rows of one claimed chunk."""
 
     provider: MailProvider
-    ledger: Ledger
-    run: Run
+    book: RequestBook
     claim: Claim
-    pace: Pace
-    clock: Clock
-    sleep: Sleep
+    calls: ProviderCalls
+    files: ReceiptFiles
+    requests_per_second: float
+    _next: int = field(init=False, default=0)
+    _bad_rows: int = field(init=False, default=0)
+    _bytes_a_row: float = field(init=False, default=1_500)
+    _waiting: list[_Waiting] = field(init=False, default_factory=list)
 
-    def push(self, bodies: Sequence[Body], first_request: int = 0) -> dict[int, set[str]]:
-        """Push all bodies and wait for their jobs.
+    def push(self, sheet: Sheet) -> bool:
+        """Push what is open of a sheet; say whether all of it is confirmed (else the deadline passed).
 
-        Returns the addresses that the provider refused, by position in `bodies`; everyone else arrived.
-        Raises: MailError if a job failed as a whole time and again or never ended.
+        Raises: MailError if a job failed as a whole time and again or never ended; GateError if the worker was
+        replaced.
         """
-        pending = {number: self._send(first_request + number, body) for number, body in enumerate(bodies)}
-        refused: dict[int, set[str]] = {}
-        for number, body in enumerate(bodies):
-            for _ in range(_FAILED_JOB_TRIES):
-                job = self._final(pending[number])
-                if job.status != "failed":
-                    break
-                _log.warning("request %d: its import job failed as a whole; pushing it again", first_request + number)
-                pending[number] = self._send(first_request + number, body)
-            else:
-                raise MailError(
-                    f"chunk {self.claim.plan.chunk} request {first_request + number}: its import job failed "
-                    f"{_FAILED_JOB_TRIES} times; see the provider's dashboard, then clear the task"
+        covered = self._resume(sheet)
+        for lane in range(len(sheet.lanes)):
+            self._send(sheet, np.flatnonzero((sheet.lane == lane) & ~covered))
+        while self._waiting:
+            self._finish(sheet, self._waiting.pop(0))
+        counts = self.counts()
+        confirmed = sum(counts[outcome] for outcome in RECEIPT_OUTCOMES)
+        if confirmed != len(sheet) and not (confirmed < len(sheet) and self.calls.is_late):
+            raise GateError(
+                f"chunk {self.claim.plan.chunk}: {confirmed} of {len(sheet)} rows have a receipt; "
+                "expected one for each. Clear the task to push those that have none"
+            )
+        return confirmed == len(sheet)
+
+    def counts(self) -> dict[str, int]:
+        """Count the chunk's confirmed rows by outcome, over all workers that it had."""
+        confirmed = [request for request in self.book.of_chunk(self.claim.plan.chunk) if request.state == "confirmed"]
+        found = {name: sum(request.counts.get(name, 0) for request in confirmed) for name in RECEIPT_OUTCOMES}
+        return {**found, "requests": len(confirmed)}
+
+    def _resume(self, sheet: Sheet) -> Any:
+        """Take over what earlier workers left; return which rows need not be sent."""
+        covered = np.zeros(len(sheet), bool)
+        for request in self.book.of_chunk(self.claim.plan.chunk):
+            if request.state in ("accepted", "confirmed"):
+                rows = sheet.find(self.files.read(request.receipt)["user_id"])
+                covered[rows] = True
+                if request.state == "accepted":
+                    self._waiting.append(_Waiting(request, rows, 1))
+        return covered
+
+    def _send(self, sheet: Sheet, positions: Positions, tries: int = 1) -> None:
+        """Send rows of one lane in as many requests as they need; past the deadline they stay unsent."""
+        while len(positions) and not self.calls.is_late:
+            body = sheet.first_body(positions, self._bytes_a_row)
+            self._bytes_a_row = body.size / body.stop
+            sent, positions = positions[: body.stop], positions[body.stop :]
+            entry = self.files.write(f"{self.claim.epoch:03d}-{self._next:05d}", sheet.receipt(sent))
+            request = Request(
+                self.claim.plan.chunk, self.claim.epoch, self._next, "intended", len(sent), None, asdict(entry)
+            )
+            self._next += 1
+            ticket = self.calls.begun(
+                lambda request=request, body=body: self.book.intend(  # type: ignore[misc]
+                    self.claim,
+                    request.request,
+                    sha256=body.sha256,
+                    size=body.size,
+                    contacts=request.contacts,
+                    receipt=request.receipt,
+                    requests_per_second=self.requests_per_second,
                 )
-            if job.status == "errored":
-                refused[number] = self._refused(job)
-            self._record(first_request + number, body, "confirmed", job.job_id)
-        return refused
+            )
+            try:
+                upsert = lambda body=body: self.provider.upsert(body.text)  # noqa: E731
+                job_id, ticket = self.calls.write("upsert", ticket.subject, upsert, ticket)
+            except (BadContentMailError, TooLargeMailError) as error:
+                self._halve(sheet, request, sent, tries, error)
+                continue
+            except RetryableMailError:
+                if self.calls.is_late:
+                    return
+                raise
+            self.book.accept(self.claim, request.request, ticket, job_id)
+            self._waiting.append(_Waiting(replace(request, state="accepted", job_id=job_id), sent, tries))
 
-    def _refused(self, job: ImportJob) -> set[str]:
-        """The addresses that an errored job did not store.
+    def _halve(
+        self, sheet: Sheet, request: Request, positions: Positions, tries: int, error: RejectedMailError
+    ) -> None:
+        """Send the halves of a request that was refused; a row that is refused alone is quarantined.
 
-        Raises: MailError if it does not name as many as it counted: then nobody knows who has what.
+        Raises: the refusal itself, if more rows are refused than single bad ones explain.
         """
+        if len(positions) > 1:
+            self.book.settle(self.claim, request, "dropped", request.receipt, {})
+            middle = len(positions) // 2
+            self._send(sheet, positions[:middle], tries)
+            self._send(sheet, positions[middle:], tries)
+            return
+        self._bad_rows += 1
+        if self._bad_rows > _BAD_ROWS:
+            raise RejectedMailError(
+                f"chunk {self.claim.plan.chunk}: {self._bad_rows} rows were refused one by one, limit {_BAD_ROWS}; "
+                f"sending stopped. The last answer: {error}"
+            ) from error
+        _log.warning("request %d: one row is refused and quarantined: %s", request.request, error)
+        self._confirm(sheet, request, positions, positions, "refused_request")
+
+    def _finish(self, sheet: Sheet, waiting: _Waiting) -> None:
+        """Wait for a request's job and write down what became of its rows; rows without a place are sent again."""
+        request, positions = waiting.request, waiting.positions
+        job = self._final(request.job_id or "")
+        if job is not None and job.status == "completed":
+            self._confirm(sheet, request, positions)
+            return
+        refused = self._refused(sheet, job, positions) if job is not None else None
+        if refused is None:
+            if waiting.tries >= _JOB_TRIES:
+                raise MailError(
+                    f"chunk {request.chunk} request {request.request}: its import job failed {waiting.tries} times; "
+                    "see the provider's dashboard, then clear the task"
+                )
+            _log.info("request %d: its import job failed as a whole; pushing it again", request.request)
+            self.book.settle(self.claim, request, "dropped", request.receipt, {})
+            self._send(sheet, positions, waiting.tries + 1)
+        elif waiting.tries >= _ROW_TRIES:
+            self._confirm(sheet, request, positions, refused, "refused_import")
+        else:
+            self._confirm(sheet, request, np.setdiff1d(positions, refused, assume_unique=True))
+            self._send(sheet, refused, waiting.tries + 1)
+
+    def _refused(self, sheet: Sheet, job: ImportJob, positions: Positions) -> Positions | None:
+        """The rows that a job did not store; None if it does not name as many as it counted."""
         found: Mapping[str, str] = {}
         if job.errors_url:
-            for attempt in retrying(self.sleep):
-                with attempt:
-                    found = self.provider.import_errors(job.errors_url)
-        if len(found) != job.errored:
-            raise MailError(
-                f"chunk {self.claim.plan.chunk}: import job {job.job_id} refused {job.errored} contacts and names "
-                f"{len(found)}; clear the task to push the chunk again"
-            )
-        return set(found)
+            url = job.errors_url
+            found = self.calls.repeat(lambda: self.provider.import_errors(url))
+        emails = sheet.emails.take(pa.array(positions))
+        is_named = np.array([email in found for email in emails.to_pylist()], bool) if found else np.zeros(0, bool)
+        if not found or int(is_named.sum()) != len(found) or len(found) != job.errored:
+            return None
+        rows: Positions = positions[is_named]
+        return rows
 
-    def _send(self, request: int, body: Body) -> str:
-        self._record(request, body, "intended", None)
-        for attempt in retrying(self.sleep):
-            with attempt:
-                self.pace.wait()
-                job_id: str = self.provider.upsert(body.text)
-        self._record(request, body, "accepted", job_id)
-        return job_id
+    def _confirm(
+        self,
+        sheet: Sheet,
+        request: Request,
+        positions: Positions,
+        refused: Positions | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Write down that a request's rows are at the provider, or quarantined."""
+        receipt = request.receipt
+        if refused is not None or len(positions) != request.contacts:
+            name = f"{self.claim.epoch:03d}-{self._next:05d}"
+            self._next += 1
+            receipt = asdict(self.files.write(name, sheet.receipt(positions, refused, reason)))
+        outcomes = sheet.receipt(positions, refused, reason)["outcome"].value_counts().to_pylist()
+        counts = {entry["values"]: entry["counts"] for entry in outcomes}
+        self.book.settle(self.claim, request, "confirmed", receipt, counts)
 
-    def _final(self, job_id: str) -> ImportJob:
-        """Poll a job until it has ended."""
-        waits, started_at = iter(_POLL_SECONDS), self.clock()
+    def _final(self, job_id: str) -> ImportJob | None:
+        """Poll a job until it has ended; None if the provider does not know it."""
+        waits, started_at = iter(_POLL_SECONDS), self.calls.timing.monotonic()
         while True:
-            for attempt in retrying(self.sleep):
-                with attempt:
-                    job = self.provider.import_job(job_id)
+            try:
+                job = self.calls.repeat(lambda: self.provider.import_job(job_id))
+            except NotFoundMailError:
+                return None
             if job.status in ("completed", "errored", "failed"):
                 return job
-            if (self.clock() - started_at).total_seconds() > _JOB_BUDGET_SECONDS:
+            if self.calls.timing.monotonic() - started_at > _JOB_BUDGET_SECONDS:
                 raise MailError(
                     f"import job {job_id} is {job.status} after {_JOB_BUDGET_SECONDS:.0f} s; expected it to end. "
                     "Clear the task to look again: nothing is lost"
                 )
-            self.sleep(next(waits, _POLL_SECONDS[-1]))
-
-    def _record(self, request: int, body: Body, state: str, job_id: str | None) -> None:
-        self.ledger.record_request(
-            self.run,
-            self.claim,
-            request,
-            sha256=body.sha256,
-            size=body.size,
-            contacts=body.stop - body.start,
-            state=state,
-            job_id=job_id,
-        )
+            self.calls.wait(next(waits, _POLL_SECONDS[-1]))

@@ -4,12 +4,12 @@ It is the only memory of the push and the send. A worker claims a chunk and gets
 it, so a worker that was replaced and wakes up changes nothing. Instants are the caller's clock, in ISO 8601 UTC.
 """
 
+import contextlib
 import datetime as dt
-import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,65 +17,14 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from schemas.errors import GateError
+from jobs.delivery import ledger_tables
+from jobs.delivery.ledger_tables import SCHEMA_VERSION, chunks, keys, plans, requests, sends
+from schemas.errors import ConfigError, GateError
 
 Clock = Callable[[], dt.datetime]
 
 _WAIT = wait_random_exponential(0.05, max=1)
-_metadata = sa.MetaData()
-
-_keys = sa.Table(
-    "keys", _metadata, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
-)
-_plans = sa.Table(
-    "plans",
-    _metadata,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("send_date", sa.String, primary_key=True),
-    sa.Column("digest", sa.String, nullable=False),
-    sa.Column("counts", sa.JSON, nullable=False),
-    sa.Column("start_at", sa.String, nullable=False),
-    sa.Column("reconciled_at", sa.String),
-)
-_chunks = sa.Table(
-    "chunks",
-    _metadata,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("send_date", sa.String, primary_key=True),
-    sa.Column("chunk", sa.Integer, primary_key=True),
-    sa.Column("bucket", sa.Integer, nullable=False),
-    sa.Column("part", sa.Integer, nullable=False),
-    sa.Column("users", sa.Integer, nullable=False),
-    sa.Column("offset_seconds", sa.Float, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("receipt", sa.JSON),
-    sa.Column("counts", sa.JSON),
-)
-_requests = sa.Table(
-    "requests",
-    _metadata,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("send_date", sa.String, primary_key=True),
-    sa.Column("chunk", sa.Integer, primary_key=True),
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("request", sa.Integer, primary_key=True),
-    sa.Column("body_sha256", sa.String, nullable=False),
-    sa.Column("bytes", sa.Integer, nullable=False),
-    sa.Column("contacts", sa.Integer, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("job_id", sa.String),
-)
-_sends = sa.Table(
-    "sends",
-    _metadata,
-    sa.Column("campaign", sa.String, primary_key=True),
-    sa.Column("send_date", sa.String, primary_key=True),
-    sa.Column("single_send_id", sa.String, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("recipients", sa.Integer, nullable=False),
-    sa.Column("updated_at", sa.String, nullable=False),
-)
+_DONE = ("confirmed", "expired")  # states of a chunk that nobody pushes any more
 
 
 @dataclass(frozen=True)
@@ -95,8 +44,22 @@ class Claim:
 
     plan: ChunkPlan
     epoch: int
-    is_confirmed: bool
-    counts: Mapping[str, int]
+    state: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to push."""
+        return self.state in _DONE
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a chunk, as far as the ledger tells: as long as `beats` grows, that worker lives."""
+
+    state: str
+    epoch: int
+    beats: int
 
 
 @dataclass(frozen=True)
@@ -111,11 +74,19 @@ class Run:
         """The two columns that name it."""
         return {"campaign": self.campaign, "send_date": self.send_date.isoformat()}
 
+    def of(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+        """The condition for this run's rows of a table."""
+        return table.c.campaign == self.campaign, table.c.send_date == self.send_date.isoformat()
+
 
 class Ledger:
     """The ledger at a database URL; its tables are made on first use."""
 
     def __init__(self, url: str, clock: Clock) -> None:
+        """Open it.
+
+        Raises: ConfigError if its tables are of another version than this code's.
+        """
         self._clock = clock
         self._engine = sa.create_engine(url)
         self._insert = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
@@ -123,210 +94,391 @@ class Ledger:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             # SQLite's default takes the write lock at the first write: what was read before it may be stale by then.
             sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        _metadata.create_all(self._engine)
+        self._make_tables()
+
+    def _make_tables(self) -> None:
+        with self._engine.begin() as connection:
+            is_old = sa.inspect(connection).has_table("plans")
+            ledger_tables.metadata.create_all(connection)
+            if not is_old:
+                row = {"name": "schema_version", "value": str(SCHEMA_VERSION)}
+                connection.execute(self._insert(keys).values(row).on_conflict_do_nothing())
+            found = connection.scalar(sa.select(keys.c.value).where(keys.c.name == "schema_version"))
+        if found != str(SCHEMA_VERSION):
+            raise ConfigError(
+                f"the ledger's tables have version {found or 1}, this code writes {SCHEMA_VERSION}; use the release "
+                "that made it, or start a new ledger and run reconcile_ledger for the dates that are under way"
+            )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction; the only way in which anything is written."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def now_text(self) -> str:
+        """The instant, as the ledger writes it."""
+        return self._clock().isoformat()
+
+    def now_seconds(self) -> float:
+        """The instant in Unix time."""
+        return self._clock().timestamp()
+
+    def reading(self) -> sa.Connection:
+        """A connection for reading, to be used as a context manager."""
+        return self._engine.connect()
+
+    def insert_or_ignore(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+        """Insert a row unless its key is there."""
+        connection.execute(self._insert(table).values(**row).on_conflict_do_nothing())
+
+    # Keys
 
     def key(self, name: str) -> str:
         """Return the secret key of that name (16 ASCII characters), made at random on first use."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                self._insert(_keys).values(name=name, value=secrets.token_hex(8)).on_conflict_do_nothing()
-            )
-            return str(connection.scalar(sa.select(_keys.c.value).where(_keys.c.name == name)))
+        with self.writing() as connection:
+            self.insert_or_ignore(connection, keys, {"name": name, "value": secrets.token_hex(8)})
+            return str(connection.scalar(sa.select(keys.c.value).where(keys.c.name == name)))
+
+    # Plans
 
     def freeze_plan(
-        self, run: Run, digest: str, counts: Mapping[str, int], chunks: Sequence[ChunkPlan]
+        self,
+        run: Run,
+        digest: str,
+        counts: Mapping[str, int],
+        plan: Sequence[ChunkPlan],
+        *,
+        deadline_minutes: float | None = None,
     ) -> tuple[str, list[ChunkPlan], dt.datetime]:
         """Freeze a plan before its first request; return the digest, chunks and start of the plan that holds.
 
-        A plan of which nothing was pushed yet is replaced; once a chunk was claimed the first plan stays.
+        A plan of which nothing was pushed yet is replaced; once a chunk was claimed the first plan stays. Chunks of
+        earlier dates that are still open expire: contacts hold one date's content, and that is the newest.
+        Raises: GateError if a later date of the campaign was planned already.
         """
-        with self._engine.begin() as connection:
-            started = connection.scalar(
-                sa.select(sa.func.count()).select_from(_chunks).where(*self._of(_chunks, run), _chunks.c.epoch > 0)
-            )
-            held = connection.scalar(sa.select(_plans.c.digest).where(*self._of(_plans, run)))
-            if not started and held != digest:
-                for table in (_plans, _chunks):
-                    connection.execute(sa.delete(table).where(*self._of(table, run)))
-                now = self._clock().isoformat()
-                connection.execute(
-                    sa.insert(_plans).values(**run.key, digest=digest, counts=dict(counts), start_at=now)
+        with self.writing() as connection:
+            later = connection.scalar(
+                sa.select(sa.func.max(plans.c.send_date)).where(
+                    plans.c.campaign == run.campaign, plans.c.send_date > run.send_date.isoformat()
                 )
-                rows = [{**run.key, **vars(chunk), "state": "planned", "epoch": 0} for chunk in chunks]
-                if rows:
-                    connection.execute(sa.insert(_chunks), rows)
+            )
+            held = connection.scalar(sa.select(plans.c.digest).where(*run.of(plans)))
+            started = self._is_started(connection, run)
+            if not started and held != digest:
+                if later is not None:
+                    raise GateError(
+                        f"{run.campaign} of {later} was planned already, so {run.send_date} is not pushed any more: "
+                        "contacts hold one date's items. Nothing was pushed"
+                    )
+                for table in (plans, chunks):
+                    connection.execute(sa.delete(table).where(*run.of(table)))
+                self._insert_plan(connection, run, digest, counts, plan, deadline_minutes)
+            if not later:
+                connection.execute(
+                    sa.update(chunks)
+                    .where(
+                        chunks.c.campaign == run.campaign,
+                        chunks.c.send_date < run.send_date.isoformat(),
+                        chunks.c.state.not_in(_DONE),
+                    )
+                    .values(state="expired", epoch=chunks.c.epoch + 1)
+                )
         return self.plan(run)
+
+    def _insert_plan(
+        self,
+        connection: sa.Connection,
+        run: Run,
+        digest: str,
+        counts: Mapping[str, int],
+        plan: Sequence[ChunkPlan],
+        deadline_minutes: float | None,
+    ) -> None:
+        now = self._clock()
+        deadline_at = None if deadline_minutes is None else now + dt.timedelta(minutes=deadline_minutes)
+        connection.execute(
+            sa.insert(plans).values(
+                **run.key,
+                digest=digest,
+                counts=dict(counts),
+                start_at=now.isoformat(),
+                deadline_at=deadline_at and deadline_at.isoformat(),
+            )
+        )
+        rows = [{**run.key, **vars(chunk), "state": "planned", "epoch": 0, "beats": 0} for chunk in plan]
+        if rows:
+            connection.execute(sa.insert(chunks), rows)
 
     def plan(self, run: Run) -> tuple[str, list[ChunkPlan], dt.datetime]:
         """Return the frozen plan's digest, its chunks and the instant that their offsets count from.
 
         Raises: GateError if nothing was planned.
         """
-        with self._engine.connect() as connection:
-            plan = connection.execute(sa.select(_plans).where(*self._of(_plans, run))).one_or_none()
-            chunks = connection.execute(sa.select(_chunks).where(*self._of(_chunks, run)).order_by(_chunks.c.chunk))
-            if plan is None:
-                raise GateError(f"{run.campaign} of {run.send_date} was never planned; run plan_push first")
-            found = [ChunkPlan(row.chunk, row.bucket, row.part, row.users, row.offset_seconds) for row in chunks]
-            return plan.digest, found, dt.datetime.fromisoformat(plan.start_at)
+        plan = self._plan_row(run)
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(chunks).where(*run.of(chunks)).order_by(chunks.c.chunk))
+            return plan.digest, [_chunk_plan(row) for row in rows], dt.datetime.fromisoformat(plan.start_at)
 
     def plan_counts(self, run: Run) -> dict[str, int]:
         """Return how many users the plan has for each action."""
-        with self._engine.connect() as connection:
-            counts = connection.scalar(sa.select(_plans.c.counts).where(*self._of(_plans, run)))
+        with self.reading() as connection:
+            counts = connection.scalar(sa.select(plans.c.counts).where(*run.of(plans)))
             return dict(counts or {})
+
+    def deadline(self, run: Run) -> dt.datetime | None:
+        """Return the instant after which nothing more is pushed."""
+        found = self._plan_row(run).deadline_at
+        return dt.datetime.fromisoformat(found) if found else None
+
+    def list_id(self, run: Run) -> str | None:
+        """Return the provider's id of the run's list, None while it has none."""
+        found = self._plan_row(run).list_id
+        return str(found) if found else None
 
     def is_started(self, run: Run) -> bool:
         """Tell whether any chunk of the run was ever claimed."""
-        with self._engine.connect() as connection:
-            return bool(
-                connection.scalar(
-                    sa.select(sa.func.count()).select_from(_chunks).where(*self._of(_chunks, run), _chunks.c.epoch > 0)
+        with self.reading() as connection:
+            return self._is_started(connection, run)
+
+    @staticmethod
+    def _is_started(connection: sa.Connection, run: Run) -> bool:
+        claimed = sa.select(sa.func.count()).select_from(chunks).where(*run.of(chunks), chunks.c.epoch > 0)
+        return bool(connection.scalar(claimed))
+
+    def _plan_row(self, run: Run) -> Any:
+        with self.reading() as connection:
+            plan = connection.execute(sa.select(plans).where(*run.of(plans))).one_or_none()
+        if plan is None:
+            raise GateError(f"{run.campaign} of {run.send_date} was never planned; run plan_push first")
+        return plan
+
+    def unreconciled_dates(self, run: Run, since: dt.date) -> list[str]:
+        """Return the campaign's dates after `since` and before the run's that were pushed and never reconciled.
+
+        What their contacts hold is in no mirror.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(plans.c.send_date)
+                .join(chunks, _same_run(chunks))
+                .where(
+                    plans.c.campaign == run.campaign,
+                    plans.c.send_date > since.isoformat(),
+                    plans.c.send_date < run.send_date.isoformat(),
+                    plans.c.reconciled_at.is_(None),
+                    chunks.c.epoch > 0,
                 )
+                .distinct()
+                .order_by(plans.c.send_date)
+            )
+            return [row.send_date for row in rows]
+
+    def stop(self, run: Run, reason: str) -> None:
+        """Cancel a run for good: nothing more of it is pushed or sent."""
+        with self.writing() as connection:
+            connection.execute(sa.update(plans).where(*run.of(plans)).values(stopped_reason=reason))
+            connection.execute(
+                sa.update(chunks)
+                .where(*run.of(chunks), chunks.c.state.not_in(_DONE))
+                .values(state="expired", epoch=chunks.c.epoch + 1)
             )
 
-    def claim(self, run: Run, chunk: int) -> Claim:
-        """Take a chunk over; whoever had it before can no longer write to it."""
-        where = (*self._of(_chunks, run), _chunks.c.chunk == chunk)
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(_chunks)
-                .where(*where, _chunks.c.state != "confirmed")
-                .values(epoch=_chunks.c.epoch + 1, state="in_flight")
-            )
-            row = connection.execute(sa.select(_chunks).where(*where)).one_or_none()
+    def stopped_reason(self, run: Run) -> str | None:
+        """Say why a run was cancelled; None if it was not."""
+        with self.reading() as connection:
+            return connection.scalar(sa.select(plans.c.stopped_reason).where(*run.of(plans)))
+
+    # Chunks
+
+    def holder(self, run: Run, chunk: int) -> Holder:
+        """Say who has a chunk.
+
+        Raises: GateError if the plan has no such chunk.
+        """
+        where = (*run.of(chunks), chunks.c.chunk == chunk)
+        with self.reading() as connection:
+            row = connection.execute(sa.select(chunks).where(*where)).one_or_none()
         if row is None:
             raise GateError(f"chunk {chunk} of {run.campaign} {run.send_date} is not in the plan; run plan_push again")
-        plan = ChunkPlan(row.chunk, row.bucket, row.part, row.users, row.offset_seconds)
-        return Claim(plan, row.epoch, row.state == "confirmed", dict(row.counts or {}))
+        return Holder(row.state, row.epoch, row.beats)
 
-    def record_request(
-        self, run: Run, claim: Claim, request: int, *, sha256: str, size: int, contacts: int, state: str,
-        job_id: str | None = None,
-    ) -> None:  # fmt: skip
-        """Write down what became of a request: `intended` before the call, `accepted` or `confirmed` after it."""
-        key = {**run.key, "chunk": claim.plan.chunk, "epoch": claim.epoch, "request": request}
-        values = {"body_sha256": sha256, "bytes": size, "contacts": contacts, "state": state, "job_id": job_id}
-        with self._engine.begin() as connection:
-            self._check_epoch(connection, run, claim)
-            connection.execute(
-                self._insert(_requests)
-                .values(**key, **values)
-                .on_conflict_do_update(index_elements=[*key], set_=values)
-            )
+    def claim(self, run: Run, chunk: int, seen: Holder | None = None) -> Claim | None:
+        """Take a chunk over; whoever had it before can no longer write to it.
 
-    def confirm_chunk(self, run: Run, claim: Claim, receipt: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-        """Mark a chunk done: every job of it was completed and its receipts are on disk."""
-        with self._engine.begin() as connection:
-            self._check_epoch(connection, run, claim)
-            connection.execute(
-                sa.update(_chunks)
-                .where(*self._of(_chunks, run), _chunks.c.chunk == claim.plan.chunk)
-                .values(state="confirmed", receipt=json.loads(json.dumps(receipt)), counts=dict(counts))
-            )
-
-    def receipts(self, run: Run) -> list[tuple[ChunkPlan, dict[str, Any], dict[str, int]]]:
-        """Return each confirmed chunk's plan, receipt file and counts.
-
-        Raises: GateError if a chunk is not confirmed.
+        With `seen`, only if it is still as it was seen: None says that its holder did something since.
         """
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_chunks).where(*self._of(_chunks, run)).order_by(_chunks.c.chunk)).all()
-        open_chunks = [f"{row.chunk} ({row.state})" for row in rows if row.state != "confirmed"]
-        if open_chunks:
-            raise GateError(
-                f"{len(open_chunks)} of {len(rows)} chunks are not confirmed: {', '.join(open_chunks[:10])}; "
-                "clear their push tasks and run reconcile_push again"
-            )
-        return [
-            (ChunkPlan(r.chunk, r.bucket, r.part, r.users, r.offset_seconds), r.receipt, dict(r.counts)) for r in rows
-        ]
+        where = [*run.of(chunks), chunks.c.chunk == chunk]
+        as_seen = [] if seen is None else [chunks.c.epoch == seen.epoch, chunks.c.beats == seen.beats]
+        with self.writing() as connection:
+            taken = connection.execute(
+                sa.update(chunks)
+                .where(*where, *as_seen, chunks.c.state.not_in(_DONE))
+                .values(epoch=chunks.c.epoch + 1, state="in_flight", beats=0)
+            ).rowcount
+            row = connection.execute(sa.select(chunks).where(*where)).one_or_none()
+        if row is None:
+            raise GateError(f"chunk {chunk} of {run.campaign} {run.send_date} is not in the plan; run plan_push again")
+        if not taken and row.state not in _DONE:
+            return None
+        return Claim(_chunk_plan(row), row.epoch, row.state, dict(row.counts or {}))
 
-    def mark_reconciled(self, run: Run) -> None:
-        """Open the barrier: the send may be scheduled."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(_plans).where(*self._of(_plans, run)).values(reconciled_at=self._clock().isoformat())
-            )
+    def beat(self, run: Run, claim: Claim) -> None:
+        """Tell that the claim's worker lives.
 
-    def is_reconciled(self, run: Run) -> bool:
-        """Tell whether the barrier is open."""
-        with self._engine.connect() as connection:
-            return connection.scalar(sa.select(_plans.c.reconciled_at).where(*self._of(_plans, run))) is not None
+        Raises: GateError if it was replaced.
+        """
+        with self.writing() as connection:
+            self.check_epoch(connection, run, claim)
 
-    def send(self, run: Run) -> tuple[str, str, int] | None:
-        """Return the run's one send as (id at the provider, state, recipients), or None."""
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_sends).where(*self._of(_sends, run))).one_or_none()
-        return (row.single_send_id, row.state, row.recipients) if row else None
+    def check_epoch(self, connection: sa.Connection, run: Run, claim: Claim) -> None:
+        """Go on only if the claim holds; counts as a sign of life.
 
-    def choose_send(self, run: Run, single_send_id: str, recipients: int) -> str:
-        """Settle which single send is the run's one; the first choice stays. Return the id that holds."""
-        values = {"single_send_id": single_send_id, "state": "drafted", "recipients": recipients}
-        with self._engine.begin() as connection:
-            connection.execute(
-                self._insert(_sends)
-                .values(**run.key, **values, updated_at=self._clock().isoformat())
-                .on_conflict_do_nothing()
-            )
-            return str(connection.scalar(sa.select(_sends.c.single_send_id).where(*self._of(_sends, run))))
-
-    def mark_send(self, run: Run, state: str) -> None:
-        """Write down the provider's word on the run's send."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(_sends)
-                .where(*self._of(_sends, run))
-                .values(state=state, updated_at=self._clock().isoformat())
-            )
-
-    def nights(self) -> list[dict[str, Any]]:
-        """Return every planned run with its counts and how far it got, newest first."""
-        confirmed = sa.func.sum(sa.case((_chunks.c.state == "confirmed", 1), else_=0))
-        per_run = (
-            sa.select(
-                _chunks.c.campaign, _chunks.c.send_date, sa.func.count().label("chunks"), confirmed.label("confirmed")
-            )
-            .group_by(_chunks.c.campaign, _chunks.c.send_date)
-            .subquery()
+        Raises: GateError if the worker was replaced.
+        """
+        where = (*run.of(chunks), chunks.c.chunk == claim.plan.chunk)
+        alive = connection.execute(
+            sa.update(chunks).where(*where, chunks.c.epoch == claim.epoch).values(beats=chunks.c.beats + 1)
         )
-        rows = (
-            sa.select(
-                _plans.c.campaign,
-                _plans.c.send_date,
-                _plans.c.counts.label("planned"),
-                sa.func.coalesce(per_run.c.chunks, 0).label("chunks"),
-                sa.func.coalesce(per_run.c.confirmed, 0).label("confirmed"),
-                _plans.c.reconciled_at.is_not(None).label("is_reconciled"),
-                _sends.c.state.label("send_state"),
-                _sends.c.recipients,
-            )
-            .outerjoin(per_run, _same_run(per_run))
-            .outerjoin(_sends, _same_run(_sends))
-            .order_by(_plans.c.send_date.desc(), _plans.c.campaign)
-        )
-        with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(rows)]
-
-    def _check_epoch(self, connection: sa.Connection, run: Run, claim: Claim) -> None:
-        epoch = connection.scalar(
-            sa.select(_chunks.c.epoch)
-            .where(*self._of(_chunks, run), _chunks.c.chunk == claim.plan.chunk)
-            .with_for_update()
-        )
-        if epoch != claim.epoch:
+        if alive.rowcount != 1:
+            epoch = connection.scalar(sa.select(chunks.c.epoch).where(*where))
             raise GateError(
                 f"chunk {claim.plan.chunk}: epoch {claim.epoch} was replaced by {epoch}; this worker stops, "
                 "the one that took over goes on"
             )
 
-    @staticmethod
-    def _of(table: sa.Table, run: Run) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-        return table.c.campaign == run.campaign, table.c.send_date == run.send_date.isoformat()
+    def release(self, run: Run, claim: Claim) -> None:
+        """Give a chunk back after a failure, so that the next worker need not wait for signs of life."""
+        with self.writing() as connection:
+            connection.execute(
+                sa.update(chunks)
+                .where(*run.of(chunks), chunks.c.chunk == claim.plan.chunk, chunks.c.epoch == claim.epoch)
+                .where(chunks.c.state == "in_flight")
+                .values(state="released")
+            )
+
+    def pin_catalog(self, run: Run, claim: Claim, manifest: str) -> str:
+        """Settle what a chunk is rendered from: what its first worker saw. A retry then gives the same bytes."""
+        where = (*run.of(chunks), chunks.c.chunk == claim.plan.chunk)
+        with self.writing() as connection:
+            self.check_epoch(connection, run, claim)
+            connection.execute(sa.update(chunks).where(*where, chunks.c.catalog.is_(None)).values(catalog=manifest))
+            return str(connection.scalar(sa.select(chunks.c.catalog).where(*where)))
+
+    def close_chunk(self, run: Run, claim: Claim, state: str, counts: Mapping[str, int]) -> None:
+        """Mark a chunk `confirmed` (every job of it was completed) or `expired` (what was not confirmed never is)."""
+        with self.writing() as connection:
+            self.check_epoch(connection, run, claim)
+            connection.execute(
+                sa.update(chunks)
+                .where(*run.of(chunks), chunks.c.chunk == claim.plan.chunk)
+                .values(state=state, counts=dict(counts))
+            )
+
+    def receipts(self, run: Run) -> list[tuple[ChunkPlan, str, list[dict[str, Any]], dict[str, int]]]:
+        """Return each chunk's plan, state, receipt files and counts over its confirmed requests.
+
+        Raises: GateError if a chunk is neither confirmed nor expired.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(chunks).where(*run.of(chunks)).order_by(chunks.c.chunk)).all()
+            done = connection.execute(
+                sa.select(requests)
+                .where(*run.of(requests), requests.c.state == "confirmed")
+                .order_by(requests.c.chunk, requests.c.epoch, requests.c.request)
+            ).all()
+        open_chunks = [f"{row.chunk} ({row.state})" for row in rows if row.state not in _DONE]
+        if open_chunks:
+            raise GateError(
+                f"{len(open_chunks)} of {len(rows)} chunks are not confirmed: {', '.join(open_chunks[:10])}; "
+                "clear their push tasks and run reconcile_push again"
+            )
+        found: dict[int, tuple[list[dict[str, Any]], dict[str, int]]] = {row.chunk: ([], {}) for row in rows}
+        for request in done:
+            files, counts = found[request.chunk]
+            files.append(request.receipt)
+            for name, number in {**request.counts, "requests": 1}.items():
+                counts[name] = counts.get(name, 0) + number
+        return [(_chunk_plan(row), row.state, *found[row.chunk]) for row in rows]
+
+    def chunk_counts(self, run: Run) -> list[dict[str, int]]:
+        """Return what each closed chunk counted."""
+        with self.reading() as connection:
+            rows = connection.scalars(sa.select(chunks.c.counts).where(*run.of(chunks)).order_by(chunks.c.chunk))
+            return [dict(counts) for counts in rows if counts]
+
+    # Barrier and send
+
+    def mark_reconciled(self, run: Run) -> None:
+        """Open the barrier: the send may be scheduled."""
+        with self.writing() as connection:
+            connection.execute(sa.update(plans).where(*run.of(plans)).values(reconciled_at=self.now_text()))
+
+    def is_reconciled(self, run: Run) -> bool:
+        """Tell whether the barrier is open."""
+        with self.reading() as connection:
+            return connection.scalar(sa.select(plans.c.reconciled_at).where(*run.of(plans))) is not None
+
+    def send(self, run: Run) -> tuple[str, str, int] | None:
+        """Return the run's one send as (id at the provider, state, recipients), or None."""
+        with self.reading() as connection:
+            row = connection.execute(sa.select(sends).where(*run.of(sends))).one_or_none()
+        return (row.single_send_id, row.state, row.recipients) if row else None
+
+    def choose_send(self, run: Run, single_send_id: str, recipients: int) -> str:
+        """Settle which single send is the run's one; the first choice stays. Return the id that holds."""
+        values = {"single_send_id": single_send_id, "state": "drafted", "recipients": recipients}
+        with self.writing() as connection:
+            self.insert_or_ignore(connection, sends, {**run.key, **values, "updated_at": self.now_text()})
+            return str(connection.scalar(sa.select(sends.c.single_send_id).where(*run.of(sends))))
+
+    def mark_send(self, run: Run, state: str) -> None:
+        """Write down the provider's word on the run's send."""
+        with self.writing() as connection:
+            connection.execute(sa.update(sends).where(*run.of(sends)).values(state=state, updated_at=self.now_text()))
+
+    def nights(self) -> list[dict[str, Any]]:
+        """Return every planned run with its counts and how far it got, newest first."""
+        confirmed = sa.func.sum(sa.case((chunks.c.state == "confirmed", 1), else_=0))
+        expired = sa.func.sum(sa.case((chunks.c.state == "expired", 1), else_=0))
+        per_run = (
+            sa.select(
+                chunks.c.campaign,
+                chunks.c.send_date,
+                sa.func.count().label("chunks"),
+                confirmed.label("confirmed"),
+                expired.label("expired"),
+            )
+            .group_by(chunks.c.campaign, chunks.c.send_date)
+            .subquery()
+        )
+        rows = (
+            sa.select(
+                plans.c.campaign,
+                plans.c.send_date,
+                plans.c.counts.label("planned"),
+                sa.func.coalesce(per_run.c.chunks, 0).label("chunks"),
+                sa.func.coalesce(per_run.c.confirmed, 0).label("confirmed"),
+                sa.func.coalesce(per_run.c.expired, 0).label("expired"),
+                plans.c.reconciled_at.is_not(None).label("is_reconciled"),
+                plans.c.stopped_reason,
+                sends.c.state.label("send_state"),
+                sends.c.recipients,
+            )
+            .outerjoin(per_run, _same_run(per_run))
+            .outerjoin(sends, _same_run(sends))
+            .order_by(plans.c.send_date.desc(), plans.c.campaign)
+        )
+        with self.reading() as connection:
+            return [dict(row._mapping) for row in connection.execute(rows)]
+
+
+def _chunk_plan(row: Any) -> ChunkPlan:
+    return ChunkPlan(row.chunk, row.bucket, row.part, row.users, row.offset_seconds)
 
 
 def _same_run(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.campaign == _plans.c.campaign, table.c.send_date == _plans.c.send_date)
+    return sa.and_(table.c.campaign == plans.c.campaign, table.c.send_date == plans.c.send_date)
 
 
 # Of two processes that open a new database at once, one gets "database is locked" whatever the time-out says.

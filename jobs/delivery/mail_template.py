@@ -1,9 +1,11 @@
 """The mail itself: Handlebars in the subset that SendGrid's designs know, over the contact fields of one push.
 
-`template/mail.html` and `template/mail.txt` have six slots. A slot is shown if its title is not empty, and any slot
-only if the contact's `ryml_run` is the campaign's date: a contact that was not pushed for this send keeps what an
-earlier one wrote, and gets the neutral text. That date is written into the template when the draft is made, in the
-place of `[[campaign_date]]`.
+`template/mail.html` and `template/mail.txt` have six slots. A slot is shown if its title is neither empty nor "-" (what
+empty slots hold at a provider that ignores empty text), and any slot only if the contact's `ryml_run` is the campaign's
+date and its `ryml_count` is not "0": a contact that was not pushed for this send keeps what an earlier one wrote, and
+gets the neutral text, as does one whose content is not the one that the send expects (`ryml_expected` and
+`ryml_content` differ). That date is written into the template when the draft is made, in the place of
+`[[campaign_date]]`.
 
 Values go into the HTML through {{x}}, which escapes them. Text and subject have no markup to break, and an escaped `&`
 or `'` would be shown as `&amp;` and `&#x27;`, so there it is {{{x}}}, as SendGrid advises for subjects.
@@ -14,16 +16,19 @@ unsubscribe group, and adds the List-Unsubscribe headers itself. The Sender_ tag
 address, which commercial mail has to show.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
 
 from schemas.errors import ConfigError
+from schemas.mail_fields import DEFAULT_PREFIX, own_fields
 
 SLOTS: Final = 6
 FOLDER: Final = Path(__file__).parent / "template"
 DATE_PLACE: Final = "[[campaign_date]]"
+CONTENT_CHECK: Final = r"\{\{#equals ryml_expected ryml_content\}\}"
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class MailTemplate:
     text: str
 
 
-def load_template(campaign_date: date, folder: Path = FOLDER) -> MailTemplate:
-    """Read mail.html, mail.txt and subject.txt of a folder, and write the campaign's date into them.
+def load_template(campaign_date: date, field_prefix: str = DEFAULT_PREFIX, folder: Path = FOLDER) -> MailTemplate:
+    """Read mail.html, mail.txt and subject.txt of a folder, and write the campaign's date and fields into them.
 
     Raises: ConfigError if HTML or text never ask for the date (they would show items of any day), or a file is missing.
     """
@@ -51,5 +56,13 @@ def load_template(campaign_date: date, folder: Path = FOLDER) -> MailTemplate:
                 f'{folder / name}: expected {{{{#equals ryml_run "{DATE_PLACE}"}}}} around the items, or those of '
                 "another day could be mailed; put it there"
             )
-    filled = {name: content.replace(DATE_PLACE, campaign_date.isoformat()) for name, content in parts.items()}
+        if name != "subject.txt" and not re.search(CONTENT_CHECK, parts[name]):
+            raise ConfigError(
+                f"{folder / name}: expected {{{{#equals ryml_expected ryml_content}}}} around the items, or a contact "
+                "that was only stamped could show what it holds by mistake; put it there"
+            )
+    filled = {
+        name: own_fields(content, field_prefix).replace(DATE_PLACE, campaign_date.isoformat())
+        for name, content in parts.items()
+    }
     return MailTemplate(subject=filled["subject.txt"].strip(), html=filled["mail.html"], text=filled["mail.txt"])

@@ -4,6 +4,7 @@ Each item's part of a contact is rendered once per slot and joined in Arrow; a d
 of the speed. The same rows give the same bytes.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.mail_fields import COUNT, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
+from jobs.delivery.link_tokens import LinkTokens, around_token
+from schemas.mail_fields import CONTENT, COUNT, EXPECTED, NEUTRAL, RUN, SLOT_PARTS, TEXT_LIMIT, UID, slot_field
 
 # SendGrid: 30,000 contacts or 6 MB a request, whichever is lower; whether its MB is 10^6 or 2^20 is not said.
 MAX_CONTACTS: Final = 30_000
@@ -62,15 +64,43 @@ def item_values(catalog: pa.Table) -> dict[str, list[str]]:
     }
 
 
-def slot_fragments(catalog: pa.Table, slots: int, field_ids: Mapping[str, str]) -> list[pa.StringArray]:
-    """Render each item's fields once per slot; the last entry of each array is the empty slot.
+def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.StringArray]:
+    """Give each link as JSON text with its token, one array per slot; null where a link stays as it is.
+
+    A link is split and escaped once, in Python; the tokens of each slot are joined in Arrow.
+    """
+    around = [around_token(url or "") for url in catalog["url"].to_pylist()]
+    before = pa.array([None if found is None else _json_text(found[0])[:-1] for found in around], pa.string())
+    after = pa.array([None if found is None else _json_text(found[1])[1:] for found in around], pa.string())
+    return [_join([before, tokens.of(catalog["item_id"], slot), after]) for slot in range(1, slots + 1)]
+
+
+def slot_fragments(
+    values: Mapping[str, Sequence[str]],
+    slots: int,
+    field_ids: Mapping[str, str],
+    *,
+    blank: str | None = NEUTRAL,
+    urls: Sequence[pa.StringArray] | None = None,
+) -> list[pa.StringArray]:
+    """Render each item's fields (`item_values`) once per slot; the last entry of each array is the empty slot.
+
+    `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one). `urls`
+    are `linked_urls`, if links carry tokens.
 
     Shapes: `slots` arrays of (catalog rows + 1).
     """
-    values = item_values(catalog)
-    columns = {part: pa.array([*values[part], json.dumps(NEUTRAL)], pa.string()) for part in SLOT_PARTS}
+    nothing = json.dumps(blank)
+    columns = {
+        part: pa.array([*(nothing if text == '""' else text for text in values[part]), nothing], pa.string())
+        for part in SLOT_PARTS
+    }
+    plain_urls = columns["url"]
     fragments = []
     for slot in range(1, slots + 1):
+        if urls is not None:
+            linked = pa.concat_arrays([urls[slot - 1], pa.array([None], pa.string())])
+            columns["url"] = pc.coalesce(linked, plain_urls)
         pieces: list[pa.Array | str] = []
         for part in SLOT_PARTS:
             pieces += [f',"{field_ids[slot_field(slot, part)]}":', columns[part]]
@@ -84,6 +114,7 @@ def render_contacts(
     uids: npt.NDArray[np.uint64],
     slot_rows: Sequence[npt.NDArray[np.int64]],
     counts: npt.NDArray[np.int64],
+    contents: npt.NDArray[np.uint64],
     fragments: Sequence[pa.StringArray],
     field_ids: Mapping[str, str],
     run: str,
@@ -101,6 +132,10 @@ def render_contacts(
         pa.array(counts).cast(pa.string()),
         f'","{field_ids[UID]}":"',
         uid_texts(uids),
+        f'","{field_ids[CONTENT]}":"',
+        digests := digest_texts(contents),
+        f'","{field_ids[EXPECTED]}":"',
+        digests,
         '"',
         *(
             fragment.take(pa.array(np.where(rows < 0, len(fragment) - 1, rows)))
@@ -109,6 +144,27 @@ def render_contacts(
         "}}",
     ]
     return _join(pieces)
+
+
+def render_stamps(
+    *, emails: pa.StringArray, contents: npt.NDArray[np.uint64], field_ids: Mapping[str, str], run: str
+) -> pa.StringArray:
+    """Render contacts whose content stays: the send's date, and the content that it expects them to hold."""
+    return _join(
+        [
+            '{"email":"',
+            _escape(emails),
+            f'","custom_fields":{{"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[EXPECTED]}":"',
+            digest_texts(contents),
+            '"}}',
+        ]
+    )
+
+
+def digest_texts(contents: npt.NDArray[np.uint64]) -> pa.StringArray:
+    """Write 48 bits of each digest as eight characters of base64: they are in every contact of every night."""
+    raw = np.ascontiguousarray(contents.astype(">u8").view(np.uint8).reshape(-1, 8)[:, :6]).tobytes()
+    return pa.array(np.frombuffer(base64.urlsafe_b64encode(raw), "S8"), pa.binary()).cast(pa.string())
 
 
 def uid_texts(uids: npt.NDArray[np.uint64]) -> pa.StringArray:

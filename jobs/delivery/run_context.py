@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 from jobs.command_line import add_ledger, job_parser
 from jobs.delivery.client import MailProvider
-from jobs.delivery.ledger import Ledger, Run
+from jobs.delivery.ledger import Claim, Ledger, Run
+from jobs.delivery.provider_calls import ProviderCalls
+from jobs.delivery.request_book import RequestBook
 from jobs.delivery.sendgrid_client import SendGridProvider
+from jobs.delivery.timing import REAL_TIME, Timing, utc_now
 from jobs.lake.lake import Lake
 from schemas.campaign import Campaign, load_campaign
 from schemas.errors import ConfigError
@@ -60,6 +63,19 @@ class Delivery:
     ledger: Ledger
     provider: MailProvider
     run_id: str
+    timing: Timing = REAL_TIME
+
+    @property
+    def book(self) -> RequestBook:
+        """The run's requests and calls."""
+        return RequestBook(self.ledger, self.run)
+
+    def calls(self, claim: Claim | None = None) -> ProviderCalls:
+        """Make calls at the provider; those of a claimed chunk keep the run's pace and end at its deadline."""
+        if claim is None:
+            return ProviderCalls(self.book, self.timing)
+        pace = self.campaign.push.requests_per_second
+        return ProviderCalls(self.book, self.timing, claim, self.ledger.deadline(self.run), pace)
 
     @classmethod
     def open(
@@ -76,15 +92,10 @@ class Delivery:
             lake=Lake.open(lake),
             campaign=settings,
             run=Run(settings.name, date),
-            ledger=Ledger(ledger, clock),
+            ledger=Ledger(ledger, utc_now),
             provider=provider.connect(),
             run_id=run_id,
         )
-
-
-def clock() -> dt.datetime:
-    """The one place where delivery reads the time."""
-    return dt.datetime.now(dt.UTC)
 
 
 def delivery_parser(doc: str | None) -> argparse.ArgumentParser:

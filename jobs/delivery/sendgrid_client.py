@@ -31,8 +31,8 @@ from jobs.delivery.client import (
     SingleSendStats,
 )
 from jobs.delivery.error_file import download_errors
-from jobs.delivery.wire import Clock, NotFoundMailError, answer_error, is_loopback, make_opener, wire_errors
-from schemas.errors import ConfigError, RejectedMailError, RetryableMailError
+from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
+from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
 DEFAULT_HOST: Final = "https://api.sendgrid.com"
 # A ready string goes out as it is only under a content type that is not exactly "application/json".
@@ -139,18 +139,19 @@ class SendGridProvider:
 
     def ensure_list(self, name: str) -> str:
         """See MailProvider."""
-        found = self._find_list(name)
+        found = self.find_list(name)
         if found is not None:
             return found
         try:
             return str(_given(self._post({"name": name}, "marketing", "lists"), "id"))
         except RejectedMailError:
-            found = self._find_list(name)
+            found = self.find_list(name)
             if found is None:
                 raise
             return found
 
-    def _find_list(self, name: str) -> str | None:
+    def find_list(self, name: str) -> str | None:
+        """See MailProvider."""
         for entry in self._pages("GET", None, LISTS_PER_PAGE, "marketing", "lists"):
             if entry["name"] == name:
                 return str(entry["id"])
@@ -263,6 +264,10 @@ class SendGridProvider:
             at = send_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = _json({"send_at": at})
         self._call("PUT", "marketing", "singlesends", single_send_id, "schedule", body=body)
+
+    def unschedule(self, single_send_id: str) -> None:
+        """See MailProvider."""
+        self._call("DELETE", "marketing", "singlesends", single_send_id, "schedule")
 
     def single_send(self, single_send_id: str) -> SingleSend:
         """See MailProvider."""

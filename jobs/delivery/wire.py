@@ -15,17 +15,24 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from schemas.errors import MailAuthError, MailError, RejectedMailError, RetryableMailError
+from schemas.errors import (
+    BadContentMailError,
+    MailAuthError,
+    MailError,
+    NotFoundMailError,
+    RejectedMailError,
+    RetryableMailError,
+    TooLargeMailError,
+)
 
 Clock = Callable[[], float]
 """Gives Unix time."""
 
 MESSAGE_CHARACTERS: Final = 500  # of what the provider said about a refusal
+_REFUSALS: Final[dict[int, type[RejectedMailError]]] = {
+    400: BadContentMailError, 404: NotFoundMailError, 413: TooLargeMailError,
+}  # fmt: skip
 _ADDRESS: Final = re.compile(r"[^\s\"'<>(),;:]+@[^\s\"'<>(),;:]+")
-
-
-class NotFoundMailError(RejectedMailError):
-    """The provider does not know the thing that the request names."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -88,8 +95,10 @@ def answer_error(operation: str, status: int, body: bytes, headers: Mapping[str,
     if status == 403:
         return MailAuthError(f"{shown}; the API key or the account lacks the right. Give the key that scope")
     if status in (408, 429) or status >= 500:
-        return RetryableMailError(f"{shown}; try again later", retry_after_seconds=_retry_after(headers, clock))
-    kind = NotFoundMailError if status == 404 else RejectedMailError
+        wait = _retry_after(headers, clock)
+        # A request that was over the limit was not looked at; any other of these may have been acted upon.
+        return RetryableMailError(f"{shown}; try again later", retry_after_seconds=wait, may_have_acted=status != 429)
+    kind = _REFUSALS.get(status, RejectedMailError)
     return kind(f"{shown}; the same request will be refused again. Look at what was sent")
 
 

@@ -1,14 +1,12 @@
 """The part of SendGrid's v3 API that ryml uses: one handler per operation, each a few lines."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from jobs.rehearsal import limits
-from jobs.rehearsal.intake import read_upsert
+from jobs.rehearsal.calls import Answer, Call, Handler
+from jobs.rehearsal.controls import Controls
+from jobs.rehearsal.mail_api import mail_routes
 from jobs.rehearsal.single_sends import STATUSES
 from jobs.rehearsal.state import Rehearsal
 from jobs.rehearsal.suppressions import GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES, LISTED_KINDS
@@ -17,46 +15,18 @@ _LAST_SECOND: Final = 10**12
 ERRORS_PATH: Final = "/downloads/import-errors/{job_id}.csv"
 
 
-@dataclass(frozen=True)
-class Call:
-    """One request: what a handler may know of it."""
-
-    path: Mapping[str, str]
-    query: Mapping[str, str]
-    body: bytes
-    url: str
-    host: str  # scheme and host that the client used
-    now: datetime
-
-    def json(self) -> Any:
-        """Read the body; raises ApiError 400 if it is not JSON in UTF-8."""
-        try:
-            return json.loads(self.body, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise limits.bad_request("the request body is not valid JSON") from error
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A status and a JSON body (None: no body)."""
-
-    status: int
-    content: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-Handler = Callable[[Call], Answer]
-
-
 def routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
     """Map every path to its methods and their handlers."""
     api = _Api(provider)
+    controls = Controls(provider)
     marketing = "/v3/marketing"
     return {
-        f"{marketing}/contacts": {"PUT": api.upsert},
+        f"{marketing}/contacts": {"PUT": api.upsert, "DELETE": api.delete_contacts},
+        f"{marketing}/contacts/imports": {"PUT": api.request_import},
         f"{marketing}/contacts/count": {"GET": api.count_contacts},
         f"{marketing}/contacts/imports/{{id}}": {"GET": api.import_job},
         f"{marketing}/contacts/search/emails": {"POST": api.search_emails},
+        f"{marketing}/contacts/{{id}}": {"GET": api.contact},
         f"{marketing}/field_definitions": {"GET": api.fields, "POST": api.create_field},
         f"{marketing}/lists": {"GET": api.lists, "POST": api.create_list},
         f"{marketing}/lists/{{id}}": {"GET": api.list_, "PATCH": api.rename_list, "DELETE": api.delete_list},
@@ -78,7 +48,11 @@ def routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
         "/v3/asm/suppressions/global": {"POST": api.suppress_globally},
         "/v3/asm/suppressions/global/{email}": {"DELETE": api.lift_globally},
         # Not SendGrid's: bounces and complaints come from the world there, and have to come from somewhere here.
-        "/rehearsal/suppression/{kind}": {"POST": api.suppress},
+        "/_rehearsal/suppression/{kind}": {"POST": api.suppress},
+        "/_rehearsal/faults": {"GET": controls.faults, "POST": controls.set_faults},
+        "/_rehearsal/clock": {"GET": controls.clock, "POST": controls.move_clock},
+        "/_rehearsal/behaviour": {"GET": controls.behaviour, "POST": controls.set_behaviour},
+        **mail_routes(provider),
     }
 
 
@@ -91,10 +65,27 @@ class _Api:
     def upsert(self, call: Call) -> Answer:
         if len(call.body) > limits.REQUEST_BYTES:
             raise limits.too_large()
-        intake = read_upsert(call.json(), self._provider.fields.types())
-        job_id = self._provider.contacts.queue(intake, call.now)
+        imports = self._provider.imports
+        job_id = imports.queue(imports.read(call.body, self._provider.fields.types()), call.now, call.digest)
         self._provider.wake()
         return Answer(202, {"job_id": job_id})
+
+    def request_import(self, call: Call) -> Answer:
+        types = self._provider.fields.types()
+        return Answer(200, self._provider.csv_imports.request(call.json(), types, call.host, call.now, call.digest))
+
+    def delete_contacts(self, call: Call) -> Answer:
+        """Delete by ids or all; one of both has to be asked for, or an empty parameter would delete everybody."""
+        ids = [one for one in call.query.get("ids", "").split(",") if one]
+        is_all = call.query.get("delete_all_contacts", "").lower() == "true"
+        if bool(ids) == is_all:
+            raise limits.bad_request("either ids or delete_all_contacts=true is required", "ids")
+        job_id = self._provider.imports.queue_deletion(None if is_all else ids, call.now, call.url)
+        self._provider.wake()
+        return Answer(202, {"job_id": job_id})
+
+    def contact(self, call: Call) -> Answer:
+        return Answer(200, self._provider.contacts.by_id(call.path["id"], self._provider.fields.names()))
 
     def count_contacts(self, call: Call) -> Answer:
         count = self._provider.contacts.count()
@@ -104,13 +95,14 @@ class _Api:
         def errors_url(job_id: str) -> str:
             return call.host + ERRORS_PATH.format(job_id=job_id)
 
-        return Answer(200, self._provider.contacts.job_status(call.path["id"], errors_url))
+        return Answer(200, self._provider.imports.status(call.path["id"], errors_url))
 
     def search_emails(self, call: Call) -> Answer:
         addresses = _strings(call.json(), "emails")
         if len(addresses) > limits.ADDRESSES_PER_SEARCH:
             raise limits.bad_request(f"at most {limits.ADDRESSES_PER_SEARCH} emails are allowed", "emails")
-        return Answer(200, {"result": self._provider.contacts.by_email(addresses, self._provider.fields.names())})
+        found = self._provider.contacts.by_email(addresses, self._provider.fields.names(), call.now)
+        return Answer(200, {"result": found})
 
     # Fields and lists
 
@@ -123,7 +115,7 @@ class _Api:
     def lists(self, call: Call) -> Answer:
         size = limits.page_size(call.query.get("page_size"), limits.LISTS_PER_PAGE)
         after = limits.whole_number(call.query.get("page_token"), field="page_token", default=0)
-        page, following, count = self._provider.lists.page(after, size)
+        page, following, count = self._provider.lists.page(after, size, call.now)
         result = [_with_self(entry, call) for entry in page]
         return Answer(200, {"result": result, "_metadata": _metadata(call, size, following, count)})
 
@@ -131,10 +123,10 @@ class _Api:
         return Answer(201, _with_self(self._provider.lists.create(call.json()), call))
 
     def list_(self, call: Call) -> Answer:
-        return Answer(200, {**self._provider.lists.get(call.path["id"]), "_metadata": {"self": call.url}})
+        return Answer(200, {**self._provider.lists.get(call.path["id"], call.now), "_metadata": {"self": call.url}})
 
     def rename_list(self, call: Call) -> Answer:
-        renamed = self._provider.lists.rename(call.path["id"], call.json())
+        renamed = self._provider.lists.rename(call.path["id"], call.json(), call.now)
         return Answer(200, {**renamed, "_metadata": {"self": call.url}})
 
     def delete_list(self, call: Call) -> Answer:
@@ -145,7 +137,7 @@ class _Api:
         return Answer(204)
 
     def count_list(self, call: Call) -> Answer:
-        count = self._provider.lists.get(call.path["id"])["contact_count"]
+        count = self._provider.lists.get(call.path["id"], call.now)["contact_count"]
         return Answer(200, {"contact_count": count, "billable_count": count})
 
     # Single sends
@@ -174,7 +166,7 @@ class _Api:
         size = limits.page_size(call.query.get("page_size"), limits.SINGLE_SENDS_PER_PAGE)
         offset = limits.whole_number(call.query.get("page_token"), field="page_token", default=0)
         page, count = self._provider.single_sends.page(
-            name=name, statuses=statuses, categories=categories, offset=offset, size=size
+            name=name, statuses=statuses, categories=categories, offset=offset, size=size, now=call.now
         )
         following = offset + size if offset + size < count else None
         return Answer(200, {"result": page, "_metadata": _metadata(call, size, following, count)})
@@ -285,7 +277,3 @@ def _metadata(call: Call, size: int, following: int | None, count: int) -> dict[
         query = urlencode({"page_size": size, "page_token": following})
         metadata["next"] = f"{call.url.split('?')[0]}?{query}"
     return metadata
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -1,11 +1,12 @@
 """Custom field definitions and contact lists."""
 
 import sqlite3
-import uuid
+from datetime import datetime
 from typing import Any, Final
 
 from jobs.rehearsal import limits
-from jobs.rehearsal.database import Database
+from jobs.rehearsal.database import Database, id_from
+from jobs.rehearsal.faults import Faults
 
 MEMBERSHIPS_PER_STEP: Final = 50_000  # removed per transaction after a list was deleted: well under a second each
 
@@ -64,34 +65,36 @@ class FieldDefinitions:
 class ContactLists:
     """The contact lists of one rehearsal provider."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, faults: Faults) -> None:
         """Keep lists in `database`."""
         self._database = database
+        self._faults = faults
 
     def create(self, payload: Any) -> dict[str, Any]:
         """Make an empty list; raises ApiError 400 if the name is taken."""
         name = _list_name(payload)
-        list_id = str(uuid.uuid4())
         try:
             with self._database.write() as connection:
+                list_id = id_from("list", name, _greatest(connection) + 1)
                 connection.execute("INSERT INTO lists (id, name) VALUES (?, ?)", (list_id, name))
         except sqlite3.IntegrityError as error:
             raise limits.bad_request("a list of that name exists already", "name") from error
         return {"id": list_id, "name": name, "contact_count": 0}
 
-    def page(self, after: int, size: int) -> tuple[list[dict[str, Any]], int | None, int]:
+    def page(self, after: int, size: int, now: datetime) -> tuple[list[dict[str, Any]], int | None, int]:
         """Give one page of lists in the order of their creation, the key to go on after, and the number of all."""
         rows = self._database.rows(
             "SELECT * FROM lists WHERE NOT is_deleted AND list > ? ORDER BY list LIMIT ?", (after, size + 1)
         )
         count = int(self._database.value("SELECT count(*) FROM lists WHERE NOT is_deleted"))
-        return [_shown(row) for row in rows[:size]], rows[size - 1]["list"] if len(rows) > size else None, count
+        shown = [self._shown(row, now) for row in rows[:size]]
+        return shown, rows[size - 1]["list"] if len(rows) > size else None, count
 
-    def get(self, list_id: str) -> dict[str, Any]:
+    def get(self, list_id: str, now: datetime) -> dict[str, Any]:
         """Describe a list; raises ApiError 404."""
-        return _shown(self._row(list_id))
+        return self._shown(self._row(list_id), now)
 
-    def rename(self, list_id: str, payload: Any) -> dict[str, Any]:
+    def rename(self, list_id: str, payload: Any, now: datetime) -> dict[str, Any]:
         """Give a list another name."""
         number, name = self._row(list_id)["list"], _list_name(payload)
         try:
@@ -99,7 +102,7 @@ class ContactLists:
                 connection.execute("UPDATE lists SET name = ? WHERE list = ?", (name, number))
         except sqlite3.IntegrityError as error:
             raise limits.bad_request("a list of that name exists already", "name") from error
-        return self.get(list_id)
+        return self.get(list_id, now)
 
     def delete(self, list_id: str) -> None:
         """Delete a list, not its contacts; its memberships go in the background."""
@@ -122,6 +125,15 @@ class ContactLists:
                 connection.execute("DELETE FROM lists WHERE list = ?", (number,))
         return True
 
+    def _shown(self, row: sqlite3.Row, now: datetime) -> dict[str, Any]:
+        count = row["contact_count"]
+        if lag := self._faults.settings.count_lag_seconds:
+            count = self._database.value(
+                "SELECT contact_count FROM list_sizes WHERE list = ? AND at <= ? ORDER BY at DESC, rowid DESC LIMIT 1",
+                (row["list"], now.timestamp() - lag),
+            )
+        return {"id": row["id"], "name": row["name"], "contact_count": count or 0}
+
     def _row(self, list_id: str) -> sqlite3.Row:
         row = self._database.row("SELECT * FROM lists WHERE id = ? AND NOT is_deleted", (list_id,))
         if row is None:
@@ -129,8 +141,10 @@ class ContactLists:
         return row
 
 
-def _shown(row: sqlite3.Row) -> dict[str, Any]:
-    return {"id": row["id"], "name": row["name"], "contact_count": row["contact_count"]}
+def _greatest(connection: sqlite3.Connection) -> int:
+    """Give the number of the newest list that ever was."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'lists'").fetchone()
+    return int(row["seq"]) if row else 0
 
 
 def _list_name(payload: Any) -> str:

@@ -7,6 +7,7 @@ two threads of the real client): 27,000 to 36,000 contacts/s are created, 17,000
 
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Final
 
 from schemas.errors import StorageError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_IDS: Final = uuid.UUID(int=0x4C0FFEE)
 SCHEMA: Final = """
 CREATE TABLE field_definitions (
     field INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -25,10 +27,22 @@ CREATE TABLE lists (
     contact_count INTEGER NOT NULL DEFAULT 0, is_deleted INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX lists_by_name ON lists (name) WHERE NOT is_deleted;
+-- Past sizes of lists, for a provider whose counts lag behind; `at` is Unix time.
+CREATE TABLE list_sizes (list INTEGER NOT NULL, at REAL NOT NULL, contact_count INTEGER NOT NULL);
+CREATE INDEX list_sizes_by_time ON list_sizes (list, at);
 -- `fields`: JSON object, custom field id -> value. `profile`: JSON object of the reserved fields that were given.
+-- Custom fields are in `fields`, or else those of the contact at `position` of a stored body; and over these lie, if
+-- there is one, those of a later body that wrote only some of them. Times are Unix times.
 CREATE TABLE contacts (
-    contact INTEGER PRIMARY KEY, email TEXT UNIQUE, phone_number_id TEXT, external_id TEXT, anonymous_id TEXT,
-    profile TEXT NOT NULL, fields TEXT NOT NULL, created_at TEXT NOT NULL, updated_at TEXT NOT NULL
+    contact INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE, phone_number_id TEXT, external_id TEXT,
+    anonymous_id TEXT, profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, key_set INTEGER,
+    over_body INTEGER, over_position INTEGER, over_key_set INTEGER,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL
+);
+-- Bodies of requests as they came (zstd), each of whose contacts has the same set of custom fields.
+CREATE TABLE key_sets (key_set INTEGER PRIMARY KEY, keys TEXT NOT NULL UNIQUE);
+CREATE TABLE bodies (
+    body INTEGER PRIMARY KEY, key_set INTEGER NOT NULL, size INTEGER NOT NULL, content BLOB NOT NULL
 );
 CREATE UNIQUE INDEX contacts_by_phone ON contacts (phone_number_id) WHERE phone_number_id IS NOT NULL;
 CREATE UNIQUE INDEX contacts_by_external ON contacts (external_id) WHERE external_id IS NOT NULL;
@@ -37,8 +51,12 @@ CREATE TABLE memberships (list INTEGER NOT NULL, contact INTEGER NOT NULL, PRIMA
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, lists TEXT NOT NULL,
     requested INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0, updated INTEGER NOT NULL DEFAULT 0,
-    errored INTEGER NOT NULL DEFAULT 0, accepted_at TEXT NOT NULL, due_at REAL NOT NULL, finished_at TEXT
+    errored INTEGER NOT NULL DEFAULT 0, accepted_at REAL NOT NULL, due_at REAL NOT NULL, finished_at TEXT,
+    digest TEXT NOT NULL, fault TEXT, job_type TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
+    -- What an upsert of plain contacts, a deletion, or the import of a file (and how far it is) works on.
+    body INTEGER, targets TEXT, mappings TEXT, upload_token TEXT UNIQUE, done INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX jobs_by_digest ON jobs (digest);
 CREATE INDEX jobs_pending ON jobs (due_at, job) WHERE status = 'pending';
 -- The valid rows of jobs that are not applied yet, in the order of the request.
 CREATE TABLE incoming (
@@ -62,17 +80,55 @@ CREATE INDEX suppressions_by_time ON suppressions (kind, asm_group, created_at, 
 CREATE TABLE single_sends (
     single_send INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, status TEXT NOT NULL,
     categories TEXT NOT NULL, send_to TEXT NOT NULL, email_config TEXT NOT NULL, send_at TEXT, due_at REAL,
-    created_at TEXT NOT NULL, updated_at TEXT NOT NULL, triggered_at TEXT, first_mail INTEGER,
+    created_at TEXT NOT NULL, created_unix REAL NOT NULL, updated_at TEXT NOT NULL, triggered_at TEXT,
+    first_mail INTEGER,
     requests INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0, drops TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX single_sends_scheduled ON single_sends (due_at) WHERE status = 'scheduled';
 -- One row per recipient of a triggered single send, with the contact as it was at that instant. The mails of a
 -- single send have consecutive numbers from its `first_mail` on.
 CREATE TABLE mails (
-    mail INTEGER PRIMARY KEY, single_send INTEGER NOT NULL, contact INTEGER NOT NULL, email TEXT NOT NULL,
-    profile TEXT NOT NULL, fields TEXT NOT NULL, sent_at TEXT NOT NULL, UNIQUE (email, single_send)
+    mail INTEGER PRIMARY KEY, single_send INTEGER, contact INTEGER, email TEXT NOT NULL,
+    profile TEXT NOT NULL, fields TEXT, body INTEGER, position INTEGER, over_body INTEGER, over_position INTEGER,
+    sent_at TEXT NOT NULL,
+    message INTEGER, personalization INTEGER, UNIQUE (email, single_send)
 );
+CREATE TABLE erasures (
+    erasure INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, asked_at REAL NOT NULL, due_at REAL NOT NULL, targets TEXT
+);
+-- Mail Send: each request is one message, and each of its recipients one of the mails above.
+CREATE TABLE batches (id TEXT PRIMARY KEY, status TEXT) WITHOUT ROWID;
+CREATE TABLE messages (
+    message INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, batch_id TEXT, status TEXT NOT NULL, due_at REAL NOT NULL,
+    size INTEGER NOT NULL, content BLOB NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (due_at) WHERE status = 'waiting';
+CREATE TABLE templates (
+    template INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, generation TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE TABLE template_versions (
+    version INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, template INTEGER NOT NULL, name TEXT NOT NULL,
+    subject TEXT NOT NULL, html_content TEXT NOT NULL, plain_content TEXT NOT NULL, is_active INTEGER NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE TABLE webhooks (
+    webhook INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, private_key BLOB,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL
+);
+-- What is still to be posted to a webhook; `content` is the event as JSON.
+CREATE TABLE events (
+    event INTEGER PRIMARY KEY, webhook INTEGER NOT NULL, email TEXT NOT NULL, content TEXT NOT NULL,
+    due_at REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX events_due ON events (due_at);
+CREATE INDEX events_by_email ON events (email);
 """
+
+
+def id_from(*parts: object) -> str:
+    """Make an id that follows from what it stands for, so that the same night has the same ids whenever it is run."""
+    return str(uuid.uuid5(_IDS, "\n".join(map(str, parts))))
 
 
 class Database:

@@ -1,11 +1,16 @@
 """What was asked of the rehearsal provider, request by request: for tests that count, and for reading afterwards.
 
-No bodies, no query strings, no keys, no addresses. Kept apart from the state, so that noting a request never waits
-for a job. Rows are only ever added; two triggers see to it.
+No bodies, no query strings, no keys, no addresses: of a body its size, and a hash keyed for this file alone, which
+tells that two requests were the same. Kept apart from the state, so that noting a request never waits for a job. Rows
+are only ever added; two triggers see to it.
 """
 
+import hashlib
+import secrets
 import sqlite3
 import threading
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,13 +18,21 @@ REQUESTS_PER_PAGE: Final = (1, 100, 1000)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS requests (
     request INTEGER PRIMARY KEY, received_at TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
-    status INTEGER NOT NULL, bytes INTEGER NOT NULL, milliseconds REAL NOT NULL
+    status INTEGER NOT NULL, fault TEXT, body_hash TEXT NOT NULL, bytes INTEGER NOT NULL, milliseconds REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS body_key (key BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS requests_stay BEFORE DELETE ON requests
 BEGIN SELECT raise(ABORT, 'requests are only ever added'); END;
 CREATE TRIGGER IF NOT EXISTS requests_stay_equal BEFORE UPDATE ON requests
 BEGIN SELECT raise(ABORT, 'requests are only ever added'); END;
 """
+
+
+def fault_counts(path: Path) -> dict[str, int]:
+    """Count the requests of a history, and those that met each fault: {"requests": 120, "drop_after": 4, ...}."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT coalesce(fault, ''), count(*) FROM requests GROUP BY 1 ORDER BY 1").fetchall()
+    return {"requests": sum(count for _, count in rows), **{name: count for name, count in rows if name}}
 
 
 class History:
@@ -34,17 +47,37 @@ class History:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = OFF")  # survives the process, not a power cut: it is a history
         self._connection.executescript(_SCHEMA)
+        key = self._connection.execute("SELECT key FROM body_key").fetchone()
+        if key is None:
+            key = (secrets.token_bytes(32),)
+            self._connection.execute("INSERT INTO body_key VALUES (?)", key)
+        self._body_key: bytes = key[0]
 
     def add(
-        self, *, received_at: str, method: str, path: str, status: int, body_bytes: int, milliseconds: float
+        self,
+        *,
+        received_at: datetime,
+        method: str,
+        path: str,
+        status: int,
+        fault: str | None,
+        digest: str,
+        body_bytes: int,
+        milliseconds: float,
     ) -> None:
-        """Note one request; `body_bytes` counts what the client sent."""
+        """Note one request: `status` 0 is no answer, `body_bytes` counts what the client sent."""
+        at = received_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        hashed = hashlib.blake2b(digest.encode(), key=self._body_key, digest_size=8).hexdigest() if digest else ""
         with self._lock:
             self._connection.execute(
-                "INSERT INTO requests (received_at, method, path, status, bytes, milliseconds) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (received_at, method, path, status, body_bytes, round(milliseconds, 1)),
+                "INSERT INTO requests (received_at, method, path, status, fault, body_hash, bytes, milliseconds) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (at, method, path, status, fault, hashed, body_bytes, round(milliseconds, 1)),
             )
+
+    def all(self) -> list[dict[str, Any]]:
+        """Give every request, oldest first: for tests, which know how many they made."""
+        return list(self.page(after=0, limit=2**62)["requests"])
 
     def page(self, *, after: int, limit: int) -> dict[str, Any]:
         """Give up to `limit` requests later than the request numbered `after`, oldest first, and the number of all."""

@@ -9,18 +9,18 @@ the job (n8n#3058). That an over-long text and an invalid address are found by t
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, NamedTuple
 
 from jobs.rehearsal import limits
+from jobs.rehearsal.behaviour import Clearing
+from jobs.rehearsal.bodies import ADDRESS
 from jobs.rehearsal.limits import Problem
 
 PROBLEMS_SHOWN: Final = 50  # of one answer; a body of 30,000 equal mistakes would be answered with megabytes
-_ADDRESS: Final = re.compile(
-    r"[^\s@<>()\[\]\\,;:\"]{1,64}@(?:[^\s@.,;:<>()\[\]\\\"]{1,63}\.)+[^\s@.,;:<>()\[\]\\\"]{2,63}\Z"
-)
+_ADDRESS: Final = re.compile(rf"{ADDRESS}\Z")
 _TO_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _PROPERTIES: Final = frozenset((*limits.IDENTIFIERS, *limits.PROFILE_CHARACTERS, "alternate_emails", "custom_fields"))
 
@@ -59,8 +59,26 @@ class Intake:
         """Count the contacts of the request."""
         return len(self.rows) + len(self.errors)
 
+    def moved(self, first: int, positions: Sequence[int]) -> "Intake":
+        """Count the contacts from `first` on: the n-th of the request is the positions[n]-th there."""
+        rows = tuple(row._replace(position=first + positions[row.position]) for row in self.rows)
+        errors = tuple(replace(error, position=first + positions[error.position]) for error in self.errors)
+        return Intake(self.list_ids, rows, errors)
 
-def read_upsert(payload: Any, field_types: Mapping[str, str]) -> Intake:
+
+def parse_json(body: bytes) -> Any:
+    """Read a request's body; raises ApiError 400 if it is not JSON in UTF-8."""
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise limits.bad_request("the request body is not valid JSON") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_upsert(payload: Any, field_types: Mapping[str, str], clearing: Clearing = "null_refused") -> Intake:
     """Check the body of PUT /v3/marketing/contacts.
 
     `field_types` is id -> Text, Number or Date of every custom field. Raises ApiError with all problems at once.
@@ -81,7 +99,7 @@ def read_upsert(payload: Any, field_types: Mapping[str, str]) -> Intake:
     rows: list[ContactRow] = []
     errors: list[RowError] = []
     for position, contact in enumerate(contacts):
-        found = _check_contact(contact, position, field_types, problems, unknown)
+        found = _check_contact(contact, position, field_types, clearing, problems, unknown)
         if isinstance(found, ContactRow):
             rows.append(found)
         elif isinstance(found, RowError):
@@ -94,7 +112,12 @@ def read_upsert(payload: Any, field_types: Mapping[str, str]) -> Intake:
 
 
 def _check_contact(
-    contact: Any, position: int, field_types: Mapping[str, str], problems: list[Problem], unknown: dict[str, None]
+    contact: Any,
+    position: int,
+    field_types: Mapping[str, str],
+    clearing: Clearing,
+    problems: list[Problem],
+    unknown: dict[str, None],
 ) -> ContactRow | RowError | None:
     """Give the contact's row or its error; None after adding to `problems` or `unknown`."""
     where = f"contacts[{position}]"
@@ -109,7 +132,9 @@ def _check_contact(
     strange = not custom.keys() <= field_types.keys()
     if strange:
         unknown.update(dict.fromkeys(sorted(custom.keys() - field_types.keys())))
-    if None in custom.values():
+    if clearing == "empty_ignored":
+        custom = {field: value for field, value in custom.items() if value is not None and value != ""}
+    elif clearing == "null_refused" and None in custom.values():
         nulls = [field for field, value in custom.items() if value is None]
         problems.extend(Problem(f'custom field "{field}" cannot be null', where) for field in nulls)
     _check_properties(contact, where, problems)
@@ -167,6 +192,8 @@ def _value_error(custom: dict[str, Any], field_types: Mapping[str, str]) -> str 
         if value.__class__ is str and len(value) <= limits.TEXT_CHARACTERS and field_types[field] == "Text":
             continue  # nearly all there is: a request of 6 MB has 100,000 values
         kind = field_types[field]
+        if value is None:
+            continue  # it clears the value: what else it could do was decided before
         if kind == "Text":
             if not isinstance(value, str):
                 return f'custom field "{field}" must be text'

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 CONTACTS_PER_REQUEST: Final = 30_000
 REQUEST_BYTES: Final = 6_000_000  # "6MB"; whether it is 6,291,456 is not documented, so the smaller reading holds here
-READ_BYTES: Final = 16_000_000  # a body is read up to here, so that a client gets the 413 and not a broken connection
+READ_BYTES: Final = 32_000_000  # a body is read up to here, so that a client gets the 413 and not a broken connection
 ADDRESSES_PER_SEARCH: Final = 100
 LIST_NAME_CHARACTERS: Final = 100
 LISTS_PER_PAGE: Final = (1, 100, 1000)  # least, default, most

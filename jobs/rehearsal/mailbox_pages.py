@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import jinja2
 
+from jobs.rehearsal.database import id_from
 from jobs.rehearsal.handlebars import render
 from jobs.rehearsal.limits import not_found
+from jobs.rehearsal.mail_send import sent_content
 from jobs.rehearsal.state import Rehearsal
 from jobs.rehearsal.suppressions import GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES
 
@@ -59,6 +61,9 @@ class Mail:
     html: str
     text: str
     fields: Mapping[str, str]
+    group: int  # that the unsubscribe link is for; 0: everything
+    unsubscribe_url: str
+    event_fields: Mapping[str, Any]
 
     @property
     def preview(self) -> str:
@@ -100,9 +105,9 @@ class Mailbox:
             sends=self._sends(),
             totals={
                 "contacts": self._provider.contacts.count(),
-                "mails": int(self._value("SELECT coalesce(sum(delivered), 0) FROM single_sends")),
+                "mails": int(self._value("SELECT count(*) FROM mails")),
                 "sends": int(self._value("SELECT count(*) FROM single_sends WHERE status = 'triggered'")),
-                "imports": self._provider.contacts.pending_jobs(),
+                "imports": self._provider.imports.pending(),
             },
             mails=[self._mail(row, host) for row in shown],
             has_more=len(rows) > MAILS_PER_PAGE,
@@ -135,13 +140,10 @@ class Mailbox:
 
     def unsubscribe(self, number: int) -> None:
         """Take the recipient of a mail off: out of the send's group, or of everything if it has none."""
-        row = self._provider.database.row(f"{_MAILS} WHERE m.mail = ?", (number,))
-        if row is None:
-            raise not_found("mail not found")
-        group = json.loads(row["email_config"])["suppression_group_id"] or 0
-        kind = GROUP_UNSUBSCRIBES if group else GLOBAL_UNSUBSCRIBES
+        mail = self.mail(number, "")
+        kind = GROUP_UNSUBSCRIBES if mail.group else GLOBAL_UNSUBSCRIBES
         at = int(self._provider.clock().timestamp())
-        self._provider.suppressions.add(kind, [row["email"]], at, group=group)
+        self._provider.suppressions.add(kind, [mail.address], at, group=mail.group)
 
     def error_page(self, status: int, message: str) -> str:
         """Render what went wrong."""
@@ -188,9 +190,11 @@ class Mailbox:
         )
 
     def _mail(self, row: sqlite3.Row, host: str) -> Mail:
+        if row["message"] is not None:
+            return self._sent_message(row, host)
         config = json.loads(row["email_config"])
         names = self._provider.fields.names()
-        fields = {names[field]: value for field, value in json.loads(row["fields"]).items()}
+        fields = {names[field]: value for field, value in self._provider.contacts.fields(row).items()}
         data = {**json.loads(row["profile"]), "email": row["email"], **fields}
         link = config["custom_unsubscribe_url"] or f"{host}/unsubscribe/{row['mail']}"
         values = {**SENDER, **data, "unsubscribe": link, "unsubscribe_preferences": link}
@@ -204,10 +208,54 @@ class Mailbox:
             html=render(config["html_content"], values),
             text=render(config["plain_content"], values),
             fields={name: str(value) for name, value in sorted(data.items())},
+            group=config["suppression_group_id"] or 0,
+            unsubscribe_url=link,
+            event_fields={
+                "category": json.loads(row["categories"]),
+                "mc_stats": "singlesend",
+                "phase_id": "send",
+                "sg_message_id": f"{id_from('message of', row['send_id'], row['mail'])}.recvd-0",
+                "sg_template_id": row["send_id"],
+                "sg_template_name": row["name"],
+                "singlesend_id": row["send_id"],
+                "singlesend_name": row["name"],
+                "template_id": row["send_id"],
+                **({"asm_group_id": config["suppression_group_id"]} if config["suppression_group_id"] else {}),
+            },
+        )
+
+    def _sent_message(self, row: sqlite3.Row, host: str) -> Mail:
+        """Show a mail of Mail Send."""
+        message_id, payload = self._provider.mail_send.message(row["message"])
+        entry = payload["personalizations"][row["personalization"]]
+        content = sent_content(payload, row["personalization"], self._provider.templates)
+        link = f"{host}/unsubscribe/{row['mail']}"
+        values = {**SENDER, **content["data"], "unsubscribe": link, "unsubscribe_preferences": link}
+        group = (payload.get("asm") or {}).get("group_id") or 0
+        return Mail(
+            number=row["mail"],
+            address=row["email"],
+            sent_at=row["sent_at"],
+            send_name=f"message {message_id}",
+            send_id="",
+            subject=render(content["subject"], values),
+            html=render(content["html_content"], values),
+            text=render(content["plain_content"], values),
+            fields={name: str(value) for name, value in sorted(content["data"].items())},
+            group=group,
+            unsubscribe_url=link,
+            event_fields={
+                **(payload.get("custom_args") or {}),
+                **(entry.get("custom_args") or {}),
+                "sg_message_id": f"{message_id}.recvd-0-{row['mail']}",
+                **({"category": payload["categories"]} if payload.get("categories") else {}),
+                **({"asm_group_id": group} if group else {}),
+            },
         )
 
 
 _MAILS: Final = (
-    "SELECT m.mail, m.email, m.profile, m.fields, m.sent_at, s.name, s.id AS send_id, s.email_config "
-    "FROM mails AS m JOIN single_sends AS s ON s.single_send = m.single_send"
+    "SELECT m.mail, m.email, m.profile, m.fields, m.body, m.position, m.over_body, m.over_position, m.sent_at, "
+    "m.message, m.personalization, s.name, s.id AS send_id, s.email_config, s.categories "
+    "FROM mails AS m LEFT JOIN single_sends AS s ON s.single_send = m.single_send"
 )

@@ -1,7 +1,10 @@
 """The HTTP side of the rehearsal provider: who may ask, what is noted, and how an answer is put on the wire."""
 
+import hashlib
 import hmac
 import logging
+import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,10 +20,16 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from jobs.rehearsal import limits
-from jobs.rehearsal.api import ERRORS_PATH, Answer, Call, Handler, routes
-from jobs.rehearsal.contacts import iso
+from jobs.rehearsal.api import ERRORS_PATH, routes
+from jobs.rehearsal.behaviour import Behaviour
+from jobs.rehearsal.calls import Answer, Call, Handler
+from jobs.rehearsal.connections import Connections, NoAnswer
+from jobs.rehearsal.csv_files import FILE_BYTES
+from jobs.rehearsal.csv_imports import UPLOAD_PATH
+from jobs.rehearsal.faults import RequestFault
 from jobs.rehearsal.history import REQUESTS_PER_PAGE
 from jobs.rehearsal.limits import ApiError, Problem
+from jobs.rehearsal.mail_api import no_credits
 from jobs.rehearsal.mailbox_pages import PAGE_POLICY, Mailbox, mail_policy
 from jobs.rehearsal.pictures import ID_CHARACTERS, picture
 from jobs.rehearsal.state import Rehearsal
@@ -28,6 +37,13 @@ from jobs.rehearsal.state import Rehearsal
 # The names by which this machine calls itself. A page of the open web that lets its own name resolve to 127.0.0.1
 # sends that name as the host, and gets nothing.
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost")
+CONTROLS_PATH: Final = "/_rehearsal/"  # no limits and no faults: what sets them must get through
+COSTS_CREDITS: Final = (
+    "POST /v3/mail/send",
+    "PUT /v3/marketing/contacts",
+    "PUT /v3/marketing/contacts/imports",
+    "PUT /v3/marketing/singlesends/{id}/schedule",
+)
 _log = logging.getLogger(__name__)
 
 Fault = Callable[[str, str], Answer | None]
@@ -40,32 +56,35 @@ def no_fault(method: str, path: str) -> Answer | None:
 
 
 class RateWindow:
-    """Counts requests per endpoint and minute, as SendGrid's X-RateLimit headers describe it."""
+    """Counts requests per endpoint and window of the clock, as SendGrid's X-RateLimit headers describe it."""
 
-    def __init__(self, limit_per_minute: int) -> None:
-        """Allow `limit_per_minute` requests to each endpoint in each minute of the clock."""
-        self._limit = limit_per_minute
-        self._minute = 0
+    def __init__(self) -> None:
+        self._window = (0, 0.0)
         self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
 
-    def enter(self, endpoint: str, now: datetime) -> tuple[bool, dict[str, str]]:
-        """Count a request; say whether it is within the limit, and give the headers of its answer."""
-        minute = int(now.timestamp()) // 60
-        if minute != self._minute:
-            self._minute, self._counts = minute, {}
-        count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
+    def enter(self, endpoint: str, now: datetime, limit: int, seconds: float) -> tuple[bool, dict[str, str]]:
+        """Count a request; say whether it is among the `limit` first ones, and give the headers of its answer."""
+        number = int(now.timestamp() // seconds)
+        with self._lock:
+            if (number, seconds) != self._window:
+                self._window, self._counts = (number, seconds), {}
+            count = self._counts[endpoint] = self._counts.get(endpoint, 0) + 1
         headers = {
-            "X-RateLimit-Limit": str(self._limit),
-            "X-RateLimit-Remaining": str(max(0, self._limit - count)),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(max(0, limit - count)),
+            "X-RateLimit-Reset": str(math.ceil((number + 1) * seconds)),
         }
-        return count <= self._limit, headers
+        return count <= limit, headers
 
 
 def create_app(
     provider: Rehearsal, *, api_key: str, fault: Fault = no_fault, limit_per_minute: int | None = None
 ) -> Starlette:
-    """Make the server's application; its lifespan starts and stops the provider's worker."""
+    """Make the server's application; its lifespan starts and stops the provider's worker.
+
+    It is to be served by uvicorn with `http=app.state.connections.protocol()`, or faults could not cut a connection.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -75,90 +94,129 @@ def create_app(
         finally:
             await run_in_threadpool(provider.stop)
 
-    window = RateWindow(limit_per_minute) if limit_per_minute else None
-    api = [
-        Route(path, _endpoint(provider, path, handlers, api_key, fault, window), methods=list(_METHODS))
-        for path, handlers in routes(provider).items()
-    ]
-    api.append(
-        Route("/v3/{rest:path}", _endpoint(provider, "/v3/", {}, api_key, fault, window), methods=list(_METHODS))
-    )
+    if limit_per_minute:
+        provider.behaviour = Behaviour(rate_limit_requests=limit_per_minute)
+    window = RateWindow()
+    connections = Connections()
+
+    def endpoint(path: str, handlers: Mapping[str, Handler]) -> Callable[[Request], object]:
+        return _Endpoint(provider, path, handlers, api_key, fault, window, connections).answer
+
+    api = [Route(path, endpoint(path, handlers), methods=list(_METHODS)) for path, handlers in routes(provider).items()]
+    api.append(Route("/v3/{rest:path}", endpoint("/v3/", {}), methods=list(_METHODS)))
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES), www_redirect=False)
-    return Starlette(routes=[*api, *_pages(provider)], middleware=[hosts], lifespan=lifespan)
+    app = Starlette(routes=[*api, *_pages(provider)], middleware=[hosts], lifespan=lifespan)
+    app.state.connections = connections
+    return app
 
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def _endpoint(
-    provider: Rehearsal,
-    path: str,
-    handlers: Mapping[str, Handler],
-    api_key: str,
-    fault: Fault,
-    window: RateWindow | None,
-) -> Callable[[Request], object]:
-    """Wrap the handlers of one path with what every API request goes through."""
-    expected = f"Bearer {api_key}".encode()
+class _Endpoint:
+    """The handlers of one path, and what every API request goes through before and after them."""
 
-    def handle(request: Request, body: bytes | None, now: datetime) -> Answer:
-        method = request.method
-        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
-            raise limits.unauthorized()
-        if body is None:
-            raise limits.too_large()
-        rate_headers: dict[str, str] = {}
-        if window is not None:
-            is_within, rate_headers = window.enter(f"{method} {path}", now)
-            if not is_within:
-                return Answer(429, limits.too_many_requests().body(), rate_headers)
-        answer = fault(method, request.url.path)
-        if answer is None:
-            if not handlers:
-                raise limits.not_found()
-            if method not in handlers:
-                raise ApiError(405, Problem("method not allowed"))
-            if body and not request.headers.get("content-type", "").startswith("application/json"):
-                raise ApiError(415, Problem("Content-Type should be application/json."))
-            answer = handlers[method](
-                Call(request.path_params, request.query_params, body, str(request.url), _host(request), now)
-            )
-        return Answer(answer.status, answer.content, {**rate_headers, **answer.headers})
+    def __init__(
+        self,
+        provider: Rehearsal,
+        path: str,
+        handlers: Mapping[str, Handler],
+        api_key: str,
+        fault: Fault,
+        window: RateWindow,
+        connections: Connections,
+    ) -> None:
+        self._provider = provider
+        self._path = path
+        self._handlers = handlers
+        self._expected = f"Bearer {api_key}".encode()
+        self._fault = fault
+        self._window = window
+        self._connections = connections
 
-    def respond(request: Request, body: bytes | None, now: datetime) -> Answer:
-        try:
-            return handle(request, body, now)
-        except ApiError as error:
-            return Answer(error.status, error.body())
-        except Exception:
-            _log.exception("the rehearsal provider failed at %s %s", request.method, path)
-            return Answer(500, {"errors": [{"message": "internal server error"}]})
-
-    async def endpoint(request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
+        """Read the request, note it, and put its answer on the wire, or cut the connection."""
         started = time.perf_counter()
-        now = provider.clock()
+        now = self._provider.clock()
         try:
             body, received = await _read(request)
         except ClientDisconnect:
             return Response(status_code=400)
-        answer = await run_in_threadpool(respond, request, body, now)
+        digest = await run_in_threadpool(_digest, body)
+        answer, fault = await run_in_threadpool(self._respond, request, body, digest, now)
+        is_cut = fault is not None and fault.is_cut
         # An address in a path is replaced by the name of its place.
-        shown = request.url.path if "@" not in request.url.path else path
+        shown = request.url.path if "@" not in request.url.path else self._path
         await run_in_threadpool(
-            provider.history.add,
-            received_at=iso(now),
+            self._provider.history.add,
+            received_at=now,
             method=request.method,
             path=shown,
-            status=answer.status,
+            status=0 if is_cut else answer.status,
+            fault=fault.name if fault is not None else None,
+            digest=digest,
             body_bytes=received,
             milliseconds=(time.perf_counter() - started) * 1000,
         )
+        if is_cut:
+            return NoAnswer(self._connections, self._provider.faults.settings.hang_seconds)
         headers = dict(answer.headers)
         if answer.content is None:
             return Response(status_code=answer.status, headers=headers)
         return JSONResponse(answer.content, status_code=answer.status, headers=headers)
 
-    return endpoint
+    def _respond(
+        self, request: Request, body: bytes | None, digest: str, now: datetime
+    ) -> tuple[Answer, RequestFault | None]:
+        """Give the answer and the fault that the request met; with a fault that is cut nobody gets the answer."""
+        fault: RequestFault | None = None
+        headers: dict[str, str] = {}
+        try:
+            self._authorise(request)
+            if body is None:
+                raise limits.too_large()
+            if not self._path.startswith(CONTROLS_PATH):
+                behaviour, endpoint = self._provider.behaviour, f"{request.method} {self._path}"
+                if (limit := behaviour.rate_limit_requests) is not None:
+                    is_within, headers = self._window.enter(endpoint, now, limit, behaviour.rate_limit_seconds)
+                    if not is_within:
+                        return Answer(429, limits.too_many_requests().body(), headers), None
+                if not behaviour.has_credits and endpoint in COSTS_CREDITS:
+                    raise no_credits()
+                fault = self._provider.faults.of_request(request.method, request.url.path, digest, now)
+            if fault is None or fault.is_handled:
+                answer = self._handle(request, body, digest, now)
+                if fault is None:
+                    return Answer(answer.status, answer.content, {**headers, **answer.headers}), None
+        except ApiError as error:
+            return Answer(error.status, error.body(), headers), fault
+        except Exception:
+            _log.exception("the rehearsal provider failed at %s %s", request.method, self._path)
+            return Answer(500, {"errors": [{"message": "internal server error"}]}), fault
+        if fault.name == "too_many_requests":
+            reset = {"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0"}
+            if fault.retry_after is not None:
+                reset |= {"Retry-After": fault.retry_after}
+            return Answer(429, limits.too_many_requests().body(), {**headers, **reset}), fault
+        return Answer(fault.status, {"errors": [{"message": "internal server error"}]}, headers), fault
+
+    def _authorise(self, request: Request) -> None:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._expected):
+            raise limits.unauthorized()
+
+    def _handle(self, request: Request, body: bytes, digest: str, now: datetime) -> Answer:
+        method = request.method
+        if (answer := self._fault(method, request.url.path)) is not None:
+            return answer
+        if not self._handlers:
+            raise limits.not_found()
+        if method not in self._handlers:
+            raise ApiError(405, Problem("method not allowed"))
+        if body and not request.headers.get("content-type", "").startswith("application/json"):
+            raise ApiError(415, Problem("Content-Type should be application/json."))
+        return self._handlers[method](
+            Call(request.path_params, request.query_params, body, str(request.url), _host(request), now, digest)
+        )
 
 
 async def _read(request: Request) -> tuple[bytes | None, int]:
@@ -170,6 +228,10 @@ async def _read(request: Request) -> tuple[bytes | None, int]:
         if size <= limits.READ_BYTES:
             parts.append(part)
     return (b"".join(parts) if size <= limits.READ_BYTES else None), size
+
+
+def _digest(body: bytes | None) -> str:
+    return hashlib.sha256(body).hexdigest() if body else ""
 
 
 def _host(request: Request) -> str:
@@ -246,9 +308,36 @@ def _pages(provider: Rehearsal) -> list[Route]:
 
     def import_errors(request: Request) -> Response:
         try:
-            return Response(provider.contacts.job_errors_csv(request.path_params["job_id"]), media_type="text/csv")
+            return Response(provider.imports.errors_csv(request.path_params["job_id"]), media_type="text/csv")
         except ApiError as error:
             return PlainTextResponse(error.problems[0].message, status_code=error.status)
+
+    async def upload(request: Request) -> Response:
+        """Take a file, of any size that is allowed, onto the disk."""
+        token, now = request.path_params["token"], provider.clock()
+        received, status, message = 0, 200, ""
+        try:
+            path = await run_in_threadpool(provider.csv_imports.upload_path, token, request.headers)
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                async for part in request.stream():
+                    received += len(part)
+                    if received <= FILE_BYTES:
+                        file.write(part)
+            if received > FILE_BYTES:
+                raise limits.bad_request("EntityTooLarge")
+            partial.rename(path)
+            await run_in_threadpool(provider.csv_imports.uploaded, token, now)
+            provider.wake()
+        except ApiError as error:
+            status, message = error.status, error.problems[0].message
+        except ClientDisconnect:
+            return Response(status_code=400)
+        await run_in_threadpool(
+            provider.history.add, received_at=now, method="PUT", path=UPLOAD_PATH, status=status, fault=None,
+            digest="", body_bytes=received, milliseconds=0,
+        )  # fmt: skip
+        return PlainTextResponse(message, status_code=status)
 
     def history(request: Request) -> Response:
         try:
@@ -259,7 +348,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         return JSONResponse(provider.history.page(after=after, limit=limit))
 
     def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "pending_jobs": provider.contacts.pending_jobs()})
+        return JSONResponse({"status": "ok", "pending_jobs": provider.imports.pending()})
 
     def home(request: Request) -> Response:
         return RedirectResponse("/mailbox")
@@ -273,6 +362,7 @@ def _pages(provider: Rehearsal) -> list[Route]:
         Route("/unsubscribe/{mail:int}", unsubscribe, methods=["GET", "POST"]),
         Route("/images/{item:path}.svg", image),
         Route(ERRORS_PATH, import_errors),
+        Route(UPLOAD_PATH, upload, methods=["PUT"]),
         Route("/history", history),
         Route("/health", health),
     ]

@@ -8,14 +8,14 @@ somebody looks at it. A draft never sends; only PUT .../schedule does.
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from jobs.rehearsal import limits
 from jobs.rehearsal.contacts import iso
-from jobs.rehearsal.database import Database
+from jobs.rehearsal.database import Database, id_from
+from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.handlebars import TemplateError, compile_template
 from jobs.rehearsal.limits import ApiError, Problem
 from jobs.rehearsal.suppressions import DROPPING_KINDS, GLOBAL_UNSUBSCRIBES, GROUP_UNSUBSCRIBES
@@ -53,21 +53,23 @@ _METRICS: Final = (
 class SingleSends:
     """The single sends of one rehearsal provider, and the mails that they became."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, faults: Faults) -> None:
         """Keep single sends in `database`."""
         self._database = database
+        self._faults = faults
 
     # The API's side
 
     def create(self, payload: Any, now: datetime) -> dict[str, Any]:
         """Make a draft; `send_at` in it only pre-fills the form, as at SendGrid."""
         values = self._checked(payload, is_name_required=True)
-        send_id = str(uuid.uuid4())
         at = iso(now)
         with self._database.write() as connection:
+            greatest = connection.execute("SELECT coalesce(max(single_send), 0) FROM single_sends").fetchone()[0]
+            send_id = id_from("single send", values["name"], greatest + 1)
             connection.execute(
                 "INSERT INTO single_sends (id, name, status, categories, send_to, email_config, send_at, created_at, "
-                "updated_at) VALUES (?, ?, 'draft', ?, ?, ?, ?, ?, ?)",
+                "updated_at, created_unix) VALUES (?, ?, 'draft', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     send_id,
                     values["name"],
@@ -77,6 +79,7 @@ class SingleSends:
                     values.get("send_at"),
                     at,
                     at,
+                    now.timestamp(),
                 ),
             )
         return self.get(send_id)
@@ -125,7 +128,14 @@ class SingleSends:
         }
 
     def page(
-        self, *, name: str | None, statuses: tuple[str, ...], categories: tuple[str, ...], offset: int, size: int
+        self,
+        *,
+        name: str | None,
+        statuses: tuple[str, ...],
+        categories: tuple[str, ...],
+        offset: int,
+        size: int,
+        now: datetime,
     ) -> tuple[list[dict[str, Any]], int]:
         """Give one page of the single sends that match, newest first, and the number of all that match.
 
@@ -134,8 +144,8 @@ class SingleSends:
         marks = ",".join("?" * len(statuses))
         rows = self._database.rows(
             f"SELECT * FROM single_sends WHERE status IN ({marks}) AND instr(lower(name), lower(?)) "
-            "ORDER BY single_send DESC",
-            (*statuses, name or ""),
+            "AND created_unix <= ? ORDER BY single_send DESC",
+            (*statuses, name or "", now.timestamp() - self._faults.settings.search_lag_seconds),
         )
         if categories:
             rows = [row for row in rows if not set(categories).isdisjoint(json.loads(row["categories"]))]
@@ -205,8 +215,8 @@ class SingleSends:
         due_at = self._database.value("SELECT min(due_at) FROM single_sends WHERE status = 'scheduled'")
         return None if due_at is None else float(due_at)
 
-    def trigger_next(self, now: datetime) -> bool:
-        """Send the single send that is due the longest, if one is; say whether there was one.
+    def trigger_next(self, now: datetime) -> tuple[int, int] | None:
+        """Send the single send that is due the longest; give the numbers of its first mail and of the one after all.
 
         One transaction: the status and the mails are there together or not at all.
         """
@@ -217,15 +227,17 @@ class SingleSends:
                 (now.timestamp(),),
             ).fetchone()
             if row is None:
-                return False
+                return None
             audience, numbers = _audience(connection, json.loads(row["send_to"]))
             group = json.loads(row["email_config"])["suppression_group_id"] or 0
             kinds = ",".join(f"'{kind}'" for kind in DROPPING_KINDS)
             suppressed = f"(s.kind IN ({kinds}) OR (s.kind = '{GROUP_UNSUBSCRIBES}' AND s.asm_group = ?))"
             first = connection.execute("SELECT coalesce(max(mail), 0) + 1 FROM mails").fetchone()[0]
             delivered = connection.execute(
-                "INSERT OR IGNORE INTO mails (single_send, contact, email, profile, fields, sent_at) "
-                "SELECT ?, c.contact, c.email, c.profile, c.fields, ? FROM contacts AS c "
+                "INSERT OR IGNORE INTO mails "
+                "(single_send, contact, email, profile, fields, body, position, over_body, over_position, sent_at) "
+                "SELECT ?, c.contact, c.email, c.profile, c.fields, c.body, c.position, c.over_body, c.over_position, "
+                "? FROM contacts AS c "
                 f"WHERE c.email IS NOT NULL AND {audience} "
                 f"AND NOT EXISTS (SELECT 1 FROM suppressions AS s WHERE s.email = c.email AND {suppressed}) "
                 "ORDER BY c.contact",
@@ -251,7 +263,7 @@ class SingleSends:
                     row["single_send"],
                 ),
             )
-        return True
+        return first, first + delivered
 
     def _unsubscribed_since(self, row: sqlite3.Row) -> int:
         group = json.loads(row["email_config"])["suppression_group_id"] or 0

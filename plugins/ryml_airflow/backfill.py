@@ -9,7 +9,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseOperator, Context, Param
 
 from ryml_airflow.deployment import CAMPAIGNS, REPOSITORY, add_source_uri, campaign_file, setting
-from ryml_airflow.launch import SPARK_CONF, _publish_counts
+from ryml_airflow.launch import SPARK_CONF, publish_counts
 
 _CAMPAIGN_NAMES = sorted(path.stem for path in CAMPAIGNS.glob("*.toml"))
 
@@ -77,7 +77,7 @@ class BackfillOperator(BaseOperator):
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), run_id=self.job_run_id, campaign=campaign_file(params["campaign"]), **options
         )
-        _publish_counts(self, context, result)
+        publish_counts(self, context, result)
         return result
 
 
@@ -109,5 +109,5 @@ class BackfillSparkOperator(SparkSubmitOperator):
 
         campaign = campaign_file(context["params"]["campaign"])
         result = rebuilt(Backfill.open(lake=setting("lake"), run_id=str(context["run_id"]), campaign=campaign))
-        _publish_counts(self, context, result)
+        publish_counts(self, context, result)
         return result

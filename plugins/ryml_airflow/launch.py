@@ -8,13 +8,14 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from pydantic import JsonValue
 
+from ryml_airflow.campaigns import load_all
 from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, provider_address, setting
 from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
-from schemas.errors import GateError
+from schemas.errors import ConfigError, GateError
 
 LEDGER_VARIABLE = "RYML_LEDGER"
 
@@ -35,7 +36,7 @@ def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def _publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
+def publish_counts(operator: BaseOperator, context: Context, result: Mapping[str, Any]) -> None:
     """Put the counts beside the asset, where the UI shows them."""
     for outlet in operator.outlets:
         if isinstance(outlet, Asset):
@@ -100,7 +101,7 @@ class JobOperator(BaseOperator):
         result = importlib.import_module(f"jobs.{self.job}").main(
             lake=setting("lake"), date=dt.date.fromisoformat(self.job_date), run_id=self.job_run_id, **options
         )
-        _publish_counts(self, context, result)
+        publish_counts(self, context, result)
         return result[self.result_key] if self.result_key else result
 
 
@@ -140,13 +141,17 @@ class SendOperator(JobOperator):
 
 
 class BuildSensor(BaseSensorOperator):
-    """Wait until the date's build is finished and checked."""
+    """Wait until the date's build is finished and checked.
+
+    Skips the rest of the run if nobody gets anything and the campaign says that this may be.
+    """
 
     template_fields = ("job_date",)
 
-    def __init__(self, *, campaign: str, **kwargs: Any) -> None:
+    def __init__(self, *, campaign: str, may_be_empty: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.campaign = campaign
+        self.may_be_empty = may_be_empty
         self.job_date = RUN_DATE
 
     def poke(self, context: Context) -> bool:
@@ -156,11 +161,28 @@ class BuildSensor(BaseSensorOperator):
         from schemas.errors import EmptyPartitionError, GateError
 
         try:
-            finished_recommendations(Lake.open(setting("lake")), dt.date.fromisoformat(self.job_date), self.campaign)
+            lists = finished_recommendations(
+                Lake.open(setting("lake")), dt.date.fromisoformat(self.job_date), self.campaign
+            )
         except (EmptyPartitionError, GateError) as error:
             self.log.info("%s", error)
             return False
+        if self.may_be_empty and not lists.metrics.get("recommended"):
+            raise AirflowSkipException(f"nobody gets anything from {self.campaign} on {self.job_date}")
         return True
+
+
+class ReadCampaignOperator(BaseOperator):
+    """Stands where a campaign's tasks would: reads the files again and fails with what is wrong."""
+
+    def __init__(self, *, campaign: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.campaign = campaign
+
+    def execute(self, context: Context) -> None:
+        """Raise what is wrong; nothing is by now if the file was put right after Airflow read the DAG."""
+        if isinstance(found := load_all().get(self.campaign), ConfigError):
+            raise found
 
 
 class SparkJobOperator(SparkSubmitOperator):
@@ -212,15 +234,11 @@ class SparkJobOperator(SparkSubmitOperator):
         Raises: GateError, which no retry cures, if the job's gate stopped it; AirflowException for anything else.
         """
         from jobs.lake.lake import Lake
-        from jobs.lake.summary import summarise
         from jobs.quality.kept_checks import read_stopped
-        from schemas.layout import Partition, safe_name
-        from schemas.tables import TABLES
+        from schemas.layout import safe_name
 
-        rendered = self.application_args or []
-        options = dict(zip(rendered[::2], rendered[1::2], strict=True))
-        campaign = self.campaign if TABLES[self.published].per_campaign else None
-        partition = Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)
+        options = self.options()
+        partition = self._partition(options)
         if self.needs_ledger:
             os.environ[LEDGER_VARIABLE] = setting("ledger")
         override = _gate_override(context) if self.is_gated else None
@@ -234,6 +252,25 @@ class SparkJobOperator(SparkSubmitOperator):
             if stopped is not None and stopped.run_id == safe_name(options["--run-id"]):
                 raise GateError(stopped.message) from error
             raise
-        result = summarise(Lake.open(options["--lake"]).manifest(partition))
-        _publish_counts(self, context, result)
+        result = self.result(options)
+        publish_counts(self, context, result)
         return result
+
+    def options(self) -> dict[str, str]:
+        """Give the job's options as they were rendered."""
+        rendered = self.application_args or []
+        return dict(zip(rendered[::2], rendered[1::2], strict=True))
+
+    def result(self, options: dict[str, str]) -> dict[str, Any]:
+        """Read what the job published."""
+        from jobs.lake.lake import Lake
+        from jobs.lake.summary import summarise
+
+        return summarise(Lake.open(options["--lake"]).manifest(self._partition(options)))
+
+    def _partition(self, options: dict[str, str]):  # type: ignore[no-untyped-def]  # Partition; imported late
+        from schemas.layout import Partition
+        from schemas.tables import TABLES
+
+        campaign = self.campaign if TABLES[self.published].per_campaign else None
+        return Partition(self.published, dt.date.fromisoformat(options["--date"]), campaign)

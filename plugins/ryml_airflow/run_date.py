@@ -5,18 +5,23 @@ default cron timetable has an interval of no length; so nobody uses those direct
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from schemas.errors import ConfigError
+from schemas.send_time import SendTime
 
 # What DAGs write into templated fields; `run_date` is given to each DAG as a macro.
 RUN_DATE = "{{ run_date(dag_run, params) }}"
 
 
-def run_date(dag_run: Any, params: Mapping[str, Any]) -> str:
-    """Return the run's date, YYYY-MM-DD: the param `date` where given, else the day that the data interval covers.
+def run_date(
+    dag_run: Any, params: Mapping[str, Any], *, date_of: Callable[[dt.datetime], dt.date] | None = None
+) -> str:
+    """Return the run's date, YYYY-MM-DD: the param `date` where given, else the last whole UTC day when it is due.
 
+    `date_of` gives the date for an instant that a run is due at, for DAGs of a zone in which that would skip a date or
+    take one twice where summer time begins or ends.
     Raises: ConfigError if the run has neither, or the date lies in the future of the run.
     """
     given = params.get("date")
@@ -32,5 +37,14 @@ def run_date(dag_run: Any, params: Mapping[str, Any]) -> str:
             "with the param date=YYYY-MM-DD"
         )
     # The interval ends at the schedule's hour; the last whole UTC day before that is the day of the events.
-    day: dt.date = end.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+    day: dt.date = date_of(end) if date_of else end.astimezone(dt.UTC).date() - dt.timedelta(days=1)
     return day.isoformat()
+
+
+def run_date_of(send_time: SendTime) -> Callable[[Any, Mapping[str, Any]], str]:
+    """Make the macro `run_date` for the DAGs of a campaign."""
+
+    def campaign_run_date(dag_run: Any, params: Mapping[str, Any]) -> str:
+        return run_date(dag_run, params, date_of=send_time.date_of)
+
+    return campaign_run_date

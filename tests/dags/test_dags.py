@@ -13,8 +13,15 @@ from schemas.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "rendered_tasks.json"
-DAG_IDS = {path.stem for path in (ROOT / "dags").glob("*.py")}
-NIGHTLY = {"build_recommendations", "send_recommendations"}
+CAMPAIGNS = sorted(path.stem for path in (ROOT / "dags" / "campaigns").glob("*.toml"))
+# A file that ends in _campaigns makes a DAG for each campaign; the others make the DAG of their own name.
+FILES = {path.stem for path in (ROOT / "dags").glob("*.py")}
+VERBS = {stem.removesuffix("_campaigns") for stem in FILES if stem.endswith("_campaigns")}
+DAG_IDS = {stem for stem in FILES if not stem.endswith("_campaigns")} | {
+    f"{verb}_{campaign}" for verb in VERBS for campaign in CAMPAIGNS
+}
+TRAINING = {"backtest_models", "train_correlations", "rebuild_dates"}
+NIGHTLY = {"build_recommendations", *(f"send_{campaign}" for campaign in CAMPAIGNS)}
 
 pytestmark = [
     pytest.mark.airflow,
@@ -25,6 +32,7 @@ pytestmark = [
 def test_all_dags_load(dagbag):
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == DAG_IDS >= NIGHTLY
+    assert len(CAMPAIGNS) >= 2
 
 
 LOADER = """

@@ -1,4 +1,4 @@
-"""measure_campaigns, expire_data and backfill_catalog: their dates, their switches and what they never touch."""
+"""measure_CAMPAIGN, expire_data and backfill_catalog: their dates, their switches and what they never touch."""
 
 import datetime as dt
 
@@ -16,7 +16,7 @@ DATES = [dt.date(2026, 11, 2), dt.date(2028, 3, 1), dt.date(2026, 12, 31), dt.da
 
 @pytest.mark.parametrize("date", DATES)
 def test_the_send_of_the_morning_and_that_of_a_week_ago_are_measured(dagbag, date):
-    rendered = rendered_tasks(dagbag.dags["measure_campaigns"], date)
+    rendered = rendered_tasks(dagbag.dags["measure_resources_you_may_like"], date)
     assert {task_id: fields["job_date"] for task_id, fields in rendered.items()} == {
         "measure_campaign": date.isoformat(),
         "measure_follow_up": (date - dt.timedelta(days=7)).isoformat(),
@@ -29,7 +29,7 @@ def test_a_week_ago_without_a_send_is_skipped_and_nothing_else_is(dagbag, monkey
 
     from ryml_airflow.launch import JobOperator
 
-    follow_up = dagbag.dags["measure_campaigns"].get_task("measure_follow_up")
+    follow_up = dagbag.dags["measure_resources_you_may_like"].get_task("measure_follow_up")
     for raised, expected in ((EmptyPartitionError("never sent"), AirflowSkipException), (ValueError("x"), ValueError)):
 
         def fail(self, context, raised=raised):

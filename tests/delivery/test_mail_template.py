@@ -145,7 +145,7 @@ def test_the_template_uses_the_push_fields_and_nothing_unknown() -> None:
     for content in (TEMPLATE.html, TEMPLATE.text, TEMPLATE.subject):
         compile_template(content)  # raises for what SendGrid would not render
     used = set(re.findall(r"ryml_[a-z0-9_]+", TEMPLATE.html))
-    assert used == set(all_fields(SLOTS)) - {COUNT, UID}
+    assert used == set(all_fields(SLOTS)) - {UID}
     raw = set(re.findall(r"\{\{\{([^}]*)\}\}\}", TEMPLATE.html))
     assert raw == {"unsubscribe", "unsubscribe_preferences"}
     assert TEMPLATE.subject == "Picked for you"
@@ -171,11 +171,11 @@ def test_every_picture_has_a_text_and_links_are_underlined_for_everyone() -> Non
 def test_a_template_that_never_asks_for_the_date_is_refused(tmp_path: Path, missing: str) -> None:
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
-    load_template(DATE, tmp_path)
+    load_template(DATE, folder=tmp_path)
     content = (tmp_path / missing).read_text("utf-8").replace("[[campaign_date]]", "2026-01-01")
     (tmp_path / missing).write_text(content, "utf-8")
     with pytest.raises(ConfigError, match="another day"):
-        load_template(DATE, tmp_path)
+        load_template(DATE, folder=tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_template(DATE, tmp_path)
+        load_template(DATE, folder=tmp_path)

@@ -1,5 +1,6 @@
 """Plan and payload against plain Python: one action per user, every slot written, nobody's items under another name."""
 
+import base64
 import datetime as dt
 import itertools
 import json
@@ -12,26 +13,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.delivery import payload
+from jobs.delivery.audience import is_held_out, variants
+from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
 from jobs.lake.buckets import bucket_of, keyed_hash
 from jobs.reconcile_push import mirror_bucket
+from schemas.audience import AudienceSettings, ExperimentSettings, SegmentSettings, UserCondition
 from schemas.mail_fields import SLOT_PARTS, all_fields, slot_field
-from schemas.tables import CATALOG, CHUNKS, MIRROR, RECEIPTS, RECOMMENDATIONS, USERS
+from schemas.tables import CATALOG, CHUNKS, MIRROR, PLAN_REASONS, RECEIPTS, RECOMMENDATIONS, USERS
 
 KEY = "0123456789abcdef"
 USER_IDS = ["7", "007", "ann", "Ann", "ann ", "ü", "zoë"]
 
 user_list = st.dictionaries(st.sampled_from(USER_IDS), st.lists(st.integers(0, 9), max_size=3, unique=True))
 people = st.dictionaries(
-    st.sampled_from(USER_IDS), st.tuples(st.booleans(), st.booleans(), st.booleans())
-)  # has an address, subscribed, suppressed
+    st.sampled_from(USER_IDS),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+)  # has an address, subscribed, suppressed, of the locale, in the segment
+AUDIENCES = [
+    AudienceSettings(),
+    AudienceSettings(
+        subscribed=False,
+        locales=("de",),
+        segments=SegmentSettings(all=(UserCondition(property="tier", any_of=("gold",)),)),
+    ),
+]
+EXPERIMENTS = [ExperimentSettings(), ExperimentSettings(holdout_share=0.5, variants={"one": 0.5, "two": 0.5})]
 
 
 def lists_table(lists, schema, extra):
     rows = [{"user_id": user, "item": items, **extra(items)} for user, items in sorted(lists.items(), key=by_bytes)]
     return pa.Table.from_pylist(rows, schema=schema).select(["user_id", "item"])
+
+
+def mirror_table(held):
+    rows = [
+        {"user_id": user, "item": items, "send_date": dt.date(2026, 1, 1), "content": len(user) if items else None}
+        for user, items in sorted(held.items(), key=by_bytes)
+    ]
+    return pa.Table.from_pylist(rows, schema=MIRROR.schema)
 
 
 def by_bytes(pair):
@@ -43,28 +65,36 @@ def address(user):
 
 
 @settings(max_examples=200, deadline=None)
-@given(user_list, people, user_list, st.integers(1, 3))
-def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users):
+@given(user_list, people, user_list, st.integers(1, 3), st.sampled_from(AUDIENCES), st.sampled_from(EXPERIMENTS))
+def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users, audience, experiment):
     table = plan_bucket(
         lists_table(recommended, RECOMMENDATIONS.schema, lambda items: {"score": [1.0] * len(items), "outcome": "x"}),
         pa.Table.from_pylist(
             [
-                {"user_id": user, "email": address(user) if has else None, "is_subscribed": subscribed}
-                for user, (has, subscribed, _) in sorted(users.items(), key=by_bytes)
+                {
+                    "user_id": user,
+                    "email": address(user) if has else None,
+                    "is_subscribed": subscribed,
+                    "locale": "de-AT" if local else "en",
+                    "properties": [("tier", "gold")] if inside else None,
+                }
+                for user, (has, subscribed, _, local, inside) in sorted(users.items(), key=by_bytes)
             ],
             schema=USERS.schema,
-        ).select(["user_id", "email", "is_subscribed"]),
-        lists_table(held, MIRROR.schema, lambda _: {"send_date": dt.date(2026, 1, 1)}),
+        ),
+        mirror_table(held),
         np.array(
             [
                 int(keyed_hash(pa.array([address(user)]), KEY)[0])
-                for user, (has, _, suppressed) in users.items()
+                for user, (has, _, suppressed, _, _) in users.items()
                 if has and suppressed
             ],
             np.uint64,
         ).view(np.int64),
         address_key=KEY,
         chunk_users=chunk_users,
+        audience=audience,
+        experiment=experiment,
     )
     assert table.schema.equals(CHUNKS.schema)
     rows = table.to_pylist()
@@ -73,15 +103,25 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
     pushed = 0
     for row in rows:
         user = row["user_id"]
-        has_address, subscribed, suppressed = users.get(user, (False, False, False))
+        is_known = row["action"] == "upsert" and held.get(user)
+        assert row["held"] == (len(user) if is_known else None)
+        has_address, subscribed, suppressed, local, inside = users.get(user, (False,) * 5)
+        asks = audience is AUDIENCES[1]
+        its_address = pa.array([address(user)])
         if user not in users:
             expected = ("withheld", "not_in_users", [])
         elif not has_address:
             expected = ("withheld", "no_address", [])
-        elif not subscribed:
+        elif not subscribed and not asks:
             expected = ("withheld", "unsubscribed", [])
         elif suppressed:
             expected = ("withheld", "suppressed", [])
+        elif asks and not local:
+            expected = ("withheld", "other_locale", [])
+        elif asks and not inside:
+            expected = ("withheld", "not_in_segments", [])
+        elif recommended.get(user) and is_held_out(its_address, experiment)[0]:
+            expected = ("withheld", "holdout", recommended[user])
         elif recommended.get(user):
             expected = ("upsert", "has_recommendations", recommended[user])
         elif held.get(user):
@@ -89,6 +129,8 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
         else:
             expected = ("unchanged", "held_nothing", [])
         assert (row["action"], row["reason"], row["item"]) == expected
+        assert row["variant"] == (variants(its_address, experiment)[0] if row["action"] == "upsert" else "")
+        assert row["reason"] in PLAN_REASONS
         if row["action"] in ("upsert", "clear"):
             assert row["part"] == pushed // chunk_users
             pushed += 1
@@ -125,7 +167,8 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         uids=uids,
         slot_rows=[np.array([items[s] if s < len(items) else -1 for items in lists]) for s in range(slots)],
         counts=np.array([len(items) for items in lists]),
-        fragments=slot_fragments(catalog, slots, ids),
+        contents=uids,
+        fragments=slot_fragments(item_values(catalog), slots, ids),
         field_ids=ids,
         run="2026-11-02",
     )
@@ -151,6 +194,8 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         assert fields[ids["ryml_count"]] == str(len(items))
         assert fields[ids["ryml_run"]] == "2026-11-02"
         assert fields[ids["ryml_uid"]] == f"{int(uids[number]):016x}"
+        digest = base64.urlsafe_b64encode(int(uids[number]).to_bytes(8, "big")[:6]).decode()
+        assert fields[ids["ryml_content"]] == fields[ids["ryml_expected"]] == digest
         for slot in range(slots):
             for part in SLOT_PARTS:
                 got = fields[ids[slot_field(slot + 1, part)]]
@@ -205,22 +250,44 @@ def test_a_ramp_rises_and_is_never_faster_than_the_full_rate(users, minutes, ful
     assert (rates >= full_rate * 0.05 * (1 - 1e-9)).all()
 
 
-def test_the_mirror_takes_what_was_confirmed_and_keeps_what_was_refused():
+def test_the_mirror_takes_what_was_confirmed_and_forgets_what_is_unsure():
     old, today = dt.date(2026, 11, 1), dt.date(2026, 11, 2)
     held = pa.Table.from_pylist(
-        [{"user_id": user, "item": [1, 2], "send_date": old} for user in ("a", "b", "c")], schema=MIRROR.schema
+        [{"user_id": user, "item": [1, 2], "send_date": old, "content": 7} for user in ("a", "b", "c", "e")],
+        schema=MIRROR.schema,
     )
     receipts = pa.Table.from_pylist(
         [
-            {"user_id": "d", "chunk": 0, "item": [5], "outcome": "delivered"},
-            {"user_id": "b", "chunk": 0, "item": [], "outcome": "cleared"},
-            {"user_id": "c", "chunk": 0, "item": [9], "outcome": "quarantined"},
+            {"user_id": "d", "chunk": 0, "item": [5], "outcome": "delivered", "content": 8},
+            {"user_id": "b", "chunk": 0, "item": [], "outcome": "cleared", "content": 9},
+            {"user_id": "c", "chunk": 0, "item": [9], "outcome": "quarantined", "content": 10},
         ],
         schema=RECEIPTS.schema,
     )
-    assert mirror_bucket(held, receipts, today).to_pylist() == [
-        {"user_id": "a", "item": [1, 2], "send_date": old},
-        {"user_id": "b", "item": [], "send_date": today},
-        {"user_id": "c", "item": [1, 2], "send_date": old},
-        {"user_id": "d", "item": [5], "send_date": today},
+    pushed = pa.chunked_array([["b", "c", "d", "e"]])  # e's request never got an answer
+    assert mirror_bucket(held, receipts, pushed, today).to_pylist() == [
+        {"user_id": "a", "item": [1, 2], "send_date": old, "content": 7},
+        {"user_id": "b", "item": [], "send_date": today, "content": 9},
+        {"user_id": "c", "item": [1, 2], "send_date": old, "content": None},
+        {"user_id": "d", "item": [5], "send_date": today, "content": 8},
+        {"user_id": "e", "item": [1, 2], "send_date": old, "content": None},
     ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(-1, 4), min_size=3, max_size=3), min_size=1, max_size=8), st.integers(0, 3))
+def test_contents_differ_where_anything_that_is_shown_differs(lists, uid):
+    rows = np.array([[uid, *items] for items in lists])
+    texts = [[f"{part} {n}" for n in range(5)] for part in SLOT_PARTS]
+    digests = content_digests(rows[:, 0].astype(np.uint64), [rows[:, 1 + s] for s in range(3)], item_digests(texts))
+    for one, other in itertools.combinations(range(len(lists)), 2):
+        assert (digests[one] == digests[other]) == (lists[one] == lists[other])
+    changed = content_digests(
+        rows[:, 0].astype(np.uint64), [rows[:, 1 + s] for s in range(3)], item_digests([*texts[:3], ["new price"] * 5])
+    )
+    for before, after, items in zip(digests, changed, lists, strict=True):
+        assert (before == after) == (set(items) == {-1})
+    others = content_digests(
+        rows[:, 0].astype(np.uint64) + np.uint64(1), [rows[:, 1 + s] for s in range(3)], item_digests(texts)
+    )
+    assert (digests != others).all()

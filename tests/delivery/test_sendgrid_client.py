@@ -94,10 +94,9 @@ def test_the_whole_conversation_is_within_the_published_contract(
     described = 0
     seen = set()
     for exchange in rehearsal_server.exchanges:
-        contract.check_request(exchange.method, exchange.path, exchange.body)
         if (exchange.method, exchange.status) == ("GET", 404) and "/lists/" in exchange.path:
             continue  # the documents give an array of errors for this answer alone, against every example of SendGrid's
-        described += contract.check_answer(exchange.method, exchange.path, exchange.status, exchange.answer)
+        described += contract.check(exchange)
         seen.add((exchange.method, exchange.path.rsplit("/", 1)[0]))
     assert described == len(rehearsal_server.exchanges) - 1 >= 50
     assert len(seen) >= 12

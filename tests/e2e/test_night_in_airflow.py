@@ -66,7 +66,7 @@ def test_build_and_send_end_green_with_one_send_and_mapped_chunks(dagbag, night)
     # Building alone reaches nobody.
     assert provider.exchanges == []
 
-    send = dagbag.dags["send_recommendations"].test(run_conf={"date": DATE, "ramp_minutes": 0})
+    send = dagbag.dags["send_resources_you_may_like"].test(run_conf={"date": DATE, "ramp_minutes": 0})
     states = states_of(send)
     assert set(states.values()) == {"success"}, states
     assert {name for name in states if name.startswith("push.push_chunk")} == {

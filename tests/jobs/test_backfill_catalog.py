@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from small_shop import make_csv, shop_rows
 
 from jobs import (
+    backtest_models,
     compare_backfill,
     export_table,
     finish_build,
@@ -80,6 +81,7 @@ class Shop:
                 export_table.main(**common, table=table, source=source, data=str(self.folder), buckets=3)
             index_items.main(**common)
             fold_profiles.main(**common)
+            backtest_models.main(**common, campaign=self.campaign)
             train_correlations.main(**common, campaign=self.campaign)
             recommend_items.main(**common, campaign=self.campaign)
             finish_build.main(**common, campaign=self.campaign)
@@ -128,8 +130,8 @@ class Shop:
         }
 
     def contents(self) -> dict[str, str]:
-        names = [Partition(table, date) for table in ("catalog", "correlations") for date in DATES]
-        names += [Partition("recommendations", date, "spring") for date in DATES]
+        names = [Partition("catalog", date) for date in DATES]
+        names += [Partition(table, date, "spring") for table in ("correlations", "recommendations") for date in DATES]
         return {str(name): self.lake.manifest(name).content_sha256 for name in names}
 
 

@@ -14,7 +14,8 @@ from rehearsal_fixture import RehearsalServer
 
 from jobs import measure_campaign
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
-from jobs.delivery.run_context import ProviderAddress, clock
+from jobs.delivery.run_context import ProviderAddress
+from jobs.delivery.timing import utc_now as clock
 from jobs.lake.buckets import bucket_of
 from jobs.lake.item_index import append_items, read_index
 from jobs.lake.lake import Lake
@@ -170,7 +171,7 @@ class SmallShop:
             pa.table(
                 {
                     "user_id": list(lists), "chunk": [0] * 4, "item": list(lists.values()),
-                    "outcome": ["delivered", "delivered", "cleared", "quarantined"],
+                    "outcome": ["delivered", "delivered", "cleared", "quarantined"], "reason": [None] * 4,
                 },
                 schema=RECEIPTS.schema,
             ),

@@ -24,7 +24,7 @@ from schemas.layout import UNDATED, Partition
 from schemas.tables import CORRELATIONS, TABLES
 
 DATE = dt.date(2026, 1, 5)
-PARTITION = Partition("correlations", DATE)
+PARTITION = Partition("correlations", DATE, "spring")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +35,7 @@ def rows(generation, count=3):
             "other_item": [[generation]] * count,
             "score": [[0.5]] * count,
             "support": [[2]] * count,
+            "source": [[0]] * count,
         },
         schema=CORRELATIONS.schema,
     )

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from jobs.lake.lake import Lake
 from jobs.quality.figures import Observed, figures_of, hours_before, observe, observe_files
-from jobs.quality.list_figures import list_figures, observe_lists
+from jobs.quality.list_figures import FOLLOWS_STOCK, list_figures, list_metrics, observe_lists
 from schemas.contracts import CONTRACTS
 from schemas.errors import StorageError
 from schemas.layout import Partition
-from schemas.tables import CATALOG, CORRELATIONS, EVENTS, PROFILES, RECOMMENDATIONS, USERS
+from schemas.tables import CATALOG, CORRELATIONS, EVENTS, PROFILES, RECOMMENDATION_SOURCES, RECOMMENDATIONS, USERS
 
 DATE = dt.date(2026, 3, 2)
 AT = dt.datetime(2026, 3, 2, 18, tzinfo=dt.UTC)
@@ -116,8 +116,8 @@ def test_list_columns_are_held_element_by_element():
     rows = table_of(
         CORRELATIONS,
         [
-            {"item": 1, "other_item": [2, 3], "score": [0.5, math.nan], "support": [2, 2]},
-            {"item": 1, "other_item": [-1], "score": [math.inf], "support": [2, 2]},
+            {"item": 1, "other_item": [2, 3], "score": [0.5, math.nan], "support": [2, 2], "source": [0, 0]},
+            {"item": 1, "other_item": [-1], "score": [math.inf], "support": [2, 2], "source": [0, 0]},
         ],
     )
     figures = figures_of(CONTRACTS["correlations"], observe(CONTRACTS["correlations"], rows))
@@ -151,7 +151,13 @@ def test_list_figures_are_those_of_plain_python(lists, files):
         return table_of(
             RECOMMENDATIONS,
             [
-                {"user_id": str(n), "item": items, "score": [1.0] * len(items), "outcome": "recommended"}
+                {
+                    "user_id": str(n),
+                    "item": items,
+                    "score": [1.0] * len(items),
+                    "source": [item % 5 for item in items],
+                    "outcome": "recommended",
+                }
                 for n, items in enumerate(part)
             ],
         )
@@ -160,7 +166,7 @@ def test_list_figures_are_those_of_plain_python(lists, files):
     observed = Observed.total(
         observe_lists(rows(part), in_catalog=in_catalog, in_stock=in_stock, slots=3, min_items=2) for part in parts
     )
-    figures = list_figures(observed, in_stock=True)
+    figures = list_figures(observed, in_stock=True, eligible_items=8)
     full = [tuple(items) for items in lists if items]
     shown = [item for items in full for item in items]
     assert figures["lists_of_wrong_length"] == sum(len(items) not in (2, 3) for items in full)
@@ -172,4 +178,19 @@ def test_list_figures_are_those_of_plain_python(lists, files):
         assert figures["top_item_share"] == max(Counter(shown).values()) / len(full)
         distinct = sum(len({tuple(items) for items in part if items}) for part in parts)
         assert figures["distinct_lists_share"] == distinct / len(full)
-    assert "items_in_stock_share" not in list_figures(observed, in_stock=False)
+    assert figures["recommended_share"] == len(full) / len(lists)
+    assert figures["own_items_share"] == (sum(item % 5 < 2 for item in shown) / len(shown) if shown else 1.0)
+    # Item 6 is not in the index of six items that the flags are for.
+    assert figures["catalog_coverage"] == len({item for item in shown if item < 6}) / 8
+    metrics = list_metrics(observed, slots=3, eligible_items=8)
+    assert metrics["users_by_list_length"] == {str(n): sum(len(items) == n for items in lists) for n in range(4)}
+    names = list(RECOMMENDATION_SOURCES)
+    assert metrics["items_from"] == {name: sum(item % 5 == n for item in shown) for n, name in enumerate(names)}
+    assert metrics["users_with_items_from"] == {
+        name: sum(any(item % 5 == n for item in items) for items in lists) for n, name in enumerate(names)
+    }
+    assert "items_in_stock_share" not in list_figures(observed, in_stock=False, eligible_items=8)
+    follows = list_figures(observed, in_stock=True, eligible_items=8, follows_stock=True)
+    assert set(figures) - set(follows) == {"catalog_coverage", *FOLLOWS_STOCK} - {
+        "recommended_share_of_last_good", "catalog_coverage_of_last_good",
+    }  # fmt: skip

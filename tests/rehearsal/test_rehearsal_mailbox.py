@@ -47,7 +47,7 @@ def fill(served: RehearsalServer, people: int, name: str = "books 2026-01-05", t
         ids[slot_field(1, "image")]: f"{served.host}/images/item-1.svg",
     }
     contacts = [{"email": f"user{number:03}@example.com", "custom_fields": values} for number in range(people)]
-    provider.contacts.queue(read_upsert({"list_ids": [everyone], "contacts": contacts}, provider.fields.types()), now)
+    provider.imports.queue(read_upsert({"list_ids": [everyone], "contacts": contacts}, provider.fields.types()), now)
     provider.wake()
     served.wait_until_idle()
     template = load_template(dt.date(2026, 1, 5))

@@ -42,7 +42,7 @@ def shop(tmp_path: Path, clock: Clock) -> Iterator[Rehearsal]:
 def push(shop: Rehearsal, list_id: str | None, *addresses: str, title: str = "one") -> None:
     contacts = [{"email": address, "custom_fields": {"e1_T": title}} for address in addresses]
     payload = {"list_ids": [list_id] if list_id else [], "contacts": contacts}
-    shop.contacts.queue(read_upsert(payload, shop.fields.types()), shop.clock())
+    shop.imports.queue(read_upsert(payload, shop.fields.types()), shop.clock())
 
 
 def work(shop: Rehearsal) -> int:
@@ -274,7 +274,7 @@ def test_searching_matches_anywhere_in_the_name(shop: Rehearsal, clock: Clock) -
 
     def found(name: str | None, **filters: Any) -> list[str]:
         wanted = {"statuses": ("draft",), "categories": (), **filters}
-        page, count = shop.single_sends.page(name=name, offset=0, size=100, **wanted)
+        page, count = shop.single_sends.page(name=name, offset=0, size=100, now=clock(), **wanted)
         assert len(page) == count
         return [entry["name"] for entry in page]
 
@@ -284,7 +284,7 @@ def test_searching_matches_anywhere_in_the_name(shop: Rehearsal, clock: Clock) -
     assert len(found(None)) == 4
     assert found(None, categories=("toys", "x")) == ["toys 100", "toys 100%"]
     assert found(None, statuses=("triggered",)) == []
-    page, count = shop.single_sends.page(name=None, statuses=("draft",), categories=(), offset=3, size=2)
+    page, count = shop.single_sends.page(name=None, statuses=("draft",), categories=(), offset=3, size=2, now=clock())
     assert ([entry["name"] for entry in page], count) == (["books 2026-01-05"], 4)
 
 

@@ -17,9 +17,11 @@ FORBIDDEN = {
 }
 # The vendors that stand in one module each.
 ONE_MODULE = {
+    "matplotlib": "jobs/backtest/plots.py",
     "sendgrid": "jobs/delivery/sendgrid_client.py",
     "boto3": "jobs/lake/s3_storage.py",
     "great_expectations": "jobs/quality/gates.py",
+    "lightfm": "jobs/ranking/hybrid.py",
     "sparse_dot_topn": "jobs/ranking/sparse_product.py",
 }
 

@@ -26,8 +26,13 @@ RETURNED: dict[str, dict[str, Any]] = {
     },
     "export.export_catalog": {"rows": 3_900, "read": 3_900, "quarantined": 0, "quarantined_by_reason": {}},
     "export.export_users": {"rows": 4_372},
-    "train_correlations": {"rows": 3_665, "pairs": 60_123},
-    "recommend_items": {"rows": 4_372, "recommended": 4_100},
+    "fold_profiles": {"rows": 4_372},
+    "nightly.backtest_models": {"status": "accepted", "chosen": "cooccurrence a=0.5"},
+    "nightly.train_correlations": {"rows": 3_665, "pairs": 60_123, "status": "trained"},
+    "nightly.recommend_items": {"rows": 4_372, "recommended": 4_100},
+    "restocked.recommend_items": {"rows": 4_372, "recommended": 17},
+}
+SENT: dict[str, dict[str, Any]] = {
     "plan_push": {"rows": 4_372, "upsert": 4_090, "clear": 3, "unchanged": 7, "withheld": 272, "chunks": 5},
     "push.push_chunk": {"instances": 5},
     "reconcile_push": {"rows": 4_093, "delivered": 4_089, "cleared": 3, "quarantined": 1, "requests": 6},
@@ -51,15 +56,8 @@ def instance(task_id: str, state: str | None, *, start: int | None = None, end: 
 
 
 def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
-    figures = dict(summarize_day(DAY, RETURNED).figures)
-    assert figures == {
-        "events": "397,884",
-        "users": "4,372",
-        "items in the catalog": "3,900",
-        "items with correlations": "3,665",
-        "correlations": "60,123",
-        "profiles": "4,372",
-        "users with recommendations": "4,100",
+    """A campaign's figures are its own, also of a task that another campaign has under the same name."""
+    of_campaign = {
         "planned: to recommend": "4,090",
         "planned: to clear": "3",
         "planned: unchanged": "7",
@@ -72,16 +70,37 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         "recipients": "4,096",
         "send": "triggered",
     }
+    found = summarize_day(DAY, RETURNED, {"nightly": SENT, "restocked": {"plan_push": {"upsert": 9}}}).figures
+    assert list(found) == [
+        ("events", "397,884"),
+        ("users", "4,372"),
+        ("items in the catalog", "3,900"),
+        ("profiles", "4,372"),
+        ("nightly", ""),
+        ("  model", "cooccurrence a=0.5"),
+        ("  training", "trained"),
+        ("  items with correlations", "3,665"),
+        ("  correlations", "60,123"),
+        ("  users with recommendations", "4,100"),
+        *((f"  {label}", value) for label, value in of_campaign.items()),
+        ("restocked", ""),
+        ("  model", "-"),
+        ("  training", "-"),
+        ("  items with correlations", "-"),
+        ("  correlations", "-"),
+        ("  users with recommendations", "17"),
+        *((f"  {label}", "9" if label == "planned: to recommend" else "-") for label in of_campaign),
+    ]
 
 
 def test_missing_keys_and_tasks_show_as_missing() -> None:
-    figures = dict(summarize_day(DAY, {"plan_push": {"rows": 3}, "schedule_send": {}}).figures)
-    assert len(figures) == 18
-    assert set(figures.values()) == {"-"}
+    figures = summarize_day(DAY, {"fold_profiles": {}}, {"nightly": {"plan_push": {"rows": 3}}}).figures
+    assert len(figures) == 4 + 1 + 16
+    assert {value for label, value in figures if label != "nightly"} == {"-"}
 
 
 def test_rows_are_accounted_for_and_the_reasons_listed() -> None:
-    assert summarize_day(DAY, RETURNED).quarantine == (
+    assert summarize_day(DAY, RETURNED, {}).quarantine == (
         "events: 541,909 read = 397,884 used + 135,080 quarantined (null_user 135,040, bad_price 40)"
         " + 8,945 of other days",
     )
@@ -160,7 +179,7 @@ def test_output_that_is_no_terminal_gets_plain_lines() -> None:
             terminal.doing("starting", seconds=seconds)
         terminal.stages_running([Stage("fold", "running", 0, 1, 1.0, False)], "train")
     terminal.line("[not markup] " + "x" * 100)
-    terminal.summary([summarize_day(DAY, RETURNED), summarize_day(DAY + dt.timedelta(days=1), {})])
+    terminal.summary([summarize_day(DAY, RETURNED, {}), summarize_day(DAY + dt.timedelta(days=1), {}, {})])
     text = output.getvalue()
     assert "\x1b" not in text
     assert text.count("starting") == 1
@@ -188,7 +207,7 @@ def test_a_closed_terminal_is_no_error() -> None:
     with terminal.live():
         terminal.doing("starting")
     terminal.line("x")
-    terminal.summary([summarize_day(DAY, RETURNED)])
+    terminal.summary([summarize_day(DAY, RETURNED, {})])
     assert gone.attempts >= 3
     with pytest.raises(OSError, match="No space"):
         LastingOutput(Gone(errno.ENOSPC)).write("x")

@@ -1,5 +1,6 @@
 """Every problem of the machine or the request is found before anything starts, all at once, each with its remedy."""
 
+import dataclasses
 import datetime as dt
 import os
 import socket
@@ -242,3 +243,15 @@ def test_the_command_says_what_is_wrong_and_leaves_nothing(tmp_path: Path, argum
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / ".airflow" / "work").exists()
     assert not (tmp_path / ".airflow" / "secrets").exists()
+
+
+def test_a_bad_night_has_a_folder_of_its_own(tmp_path: Path, good_environ: dict[str, str]) -> None:
+    source = settings_file(tmp_path, "name = 'demo_shop'\n")
+    (port,) = free_ports(1)
+    plain = options(tmp_path, source, api_port=port)
+    good, bad = (checked_settings(one, good_environ) for one in (plain, dataclasses.replace(plain, fault_seed=7)))
+    assert (good.fault_seed, bad.fault_seed) == (None, 7)
+    assert good.work == tmp_path / ".airflow/work/demo_shop-100"
+    assert bad.work == tmp_path / ".airflow/work/demo_shop-100-faults-7"
+    assert bad.is_demo
+    assert bad.data == str(bad.work / "shop.db")

@@ -1,6 +1,6 @@
 """The pages of nights: every campaign and date in the ledger, what was planned, pushed and sent, and every check.
 
-Counts and figures only.
+Counts and figures only, but for the explanation of one user's list, which is asked for by the user's id.
 """
 
 import datetime as dt
@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader
 
 from ryml_airflow.campaigns import names
 from ryml_airflow.deployment import setting
+from ryml_airflow.pages.waterfall import waterfall_steps
 
 app = FastAPI(title="ryml", docs_url=None, redoc_url=None, openapi_url=None)
 _ORDER = ("error", "failed", "overridden", "passed", "skipped")
@@ -52,6 +53,36 @@ def checks(campaign: str, date: dt.date) -> str:
 
     return _pages.get_template("checks.html").render(
         campaign=campaign, date=date, parts=_checks(campaign, date), shown=shown
+    )
+
+
+@app.get("/{campaign}/{date}/lists", response_class=HTMLResponse, dependencies=[Depends(get_user)])
+def lists(campaign: str, date: dt.date) -> str:
+    """Show what the night's lists are like, and the waterfall from candidates to lists."""
+    from jobs.lake.lake import Lake
+    from schemas.layout import Partition
+
+    made = Lake.open(setting("lake")).find(Partition("recommendations", date, campaign))
+    metrics = dict(made.metrics) if made is not None else {}
+    return _pages.get_template("lists.html").render(
+        campaign=campaign, date=date, metrics=metrics, steps=waterfall_steps(metrics.get("waterfall", {}))
+    )
+
+
+@app.get("/{campaign}/{date}/explain", response_class=HTMLResponse, dependencies=[Depends(get_user)])
+def explain(campaign: str, date: dt.date, user: str = "") -> str:
+    """Explain one user's list, or say why it cannot be explained."""
+    from jobs.explain_user import main
+    from schemas.errors import RymlError
+
+    found, problem = None, None
+    if user:
+        try:
+            found = main(lake=setting("lake"), date=date, campaign=campaign, user=user)
+        except RymlError as error:
+            problem = str(error)
+    return _pages.get_template("explain.html").render(
+        campaign=campaign, date=date, user=user, found=found, problem=problem
     )
 
 

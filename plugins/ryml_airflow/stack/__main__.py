@@ -1,4 +1,4 @@
-"""Run: python -m ryml_airflow.stack up|down (see `make run` and `make stop`)."""
+"""Run: python -m ryml_airflow.stack up|preview|down (see `make run`, `make preview` and `make stop`)."""
 
 import argparse
 import datetime as dt
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ryml_airflow.stack.down import down
 from ryml_airflow.stack.interruption import InterruptedBySignalError
+from ryml_airflow.stack.preview import PreviewOptions, preview
 from ryml_airflow.stack.terminal import Terminal
 from ryml_airflow.stack.up import UpOptions, up
 from schemas.errors import RymlError
@@ -29,7 +30,20 @@ def arg_parser() -> argparse.ArgumentParser:
     start.add_argument("--lake", default="", help="the lake: a folder or s3://bucket/prefix (default: a folder here)")
     start.add_argument("--api-port", type=int, default=8080, help="port of Airflow's UI and API (API_PORT)")
     start.add_argument("--rehearsal-port", type=int, default=8085, help="port of the provider (REHEARSAL_PORT)")
+    start.add_argument(
+        "--faults",
+        type=_seed,
+        default=None,
+        help="seed of what goes wrong at the rehearsal provider (default: nothing)",
+    )
     start.add_argument("--exit", action="store_true", help="leave after the batch, with status 0 if it succeeded")
+    look = commands.add_parser("preview", help="write one user's mail into files")
+    look.add_argument("--source", default="", help="settings file of the source (default: the demo shop's)")
+    look.add_argument("--users", type=_count, default=5000, help="size of the demo shop")
+    look.add_argument("--date", type=_date, default=None, help="date, YYYY-MM-DD (default: the source's)")
+    look.add_argument("--lake", default="", help="the lake: a folder or s3://bucket/prefix (default: a folder here)")
+    look.add_argument("--user", required=True, help="the user's id")
+    look.add_argument("--out", type=Path, required=True, help="where the files go, without .html and .txt")
     commands.add_parser("down", help="stop what runs, or what a lost terminal left")
     return parser
 
@@ -41,9 +55,22 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if arguments.command == "down":
             terminal.line(down(root))
             return 0
+        source = Path(arguments.source).absolute() if arguments.source else root / "docs/examples/demo_shop.toml"
+        if arguments.command == "preview":
+            options_of_preview = PreviewOptions(
+                root=root,
+                source=source,
+                users=arguments.users,
+                date=arguments.date,
+                lake=_lake(arguments.lake),
+                user=arguments.user,
+                out=arguments.out.absolute(),
+            )
+            terminal.line(preview(options_of_preview))
+            return 0
         options = UpOptions(
             root=root,
-            source=Path(arguments.source).absolute() if arguments.source else root / "docs/examples/demo_shop.toml",
+            source=source,
             data=arguments.data or None,
             users=arguments.users,
             date=arguments.date,
@@ -52,6 +79,7 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
             rehearsal_port=arguments.rehearsal_port,
             leaves_after_batch=arguments.exit,
             lake=_lake(arguments.lake),
+            fault_seed=arguments.faults,
         )
         return up(options, terminal=terminal, environ=os.environ)
     except RymlError as error:
@@ -79,6 +107,12 @@ def _folder(text: str) -> Path:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} given; expected a whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} given; expected a whole number, of which each is another bad night")
     return int(text)
 
 

@@ -1,10 +1,11 @@
-"""Runs one date through Airflow: builds, then sends, following each run to its end."""
+"""Runs one date through Airflow: builds, then sends each campaign, following each run to its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from ryml_airflow.campaigns import names, send_dag
 from ryml_airflow.stack.airflow_api import UNFINISHED, AirflowApi
 from ryml_airflow.stack.run_progress import Stage, following, run_order, stages, underway, upcoming
 from ryml_airflow.stack.summary import INSTANCES, DaySummary, summarize_day
@@ -12,11 +13,8 @@ from ryml_airflow.stack.terminal import Terminal, returned_rows
 from schemas.errors import RymlError
 
 RUN_PREFIX = "make_run"
-# DAG and what its conf has beside the date. The demo does not spread its few chunks over hours.
-NIGHT_DAGS: tuple[tuple[str, Mapping[str, object]], ...] = (
-    ("build_recommendations", {}),
-    ("send_recommendations", {"ramp_minutes": 0}),
-)
+BUILD_DAG = "build_recommendations"
+_SEND_CONF: Mapping[str, object] = {"ramp_minutes": 0}  # the demo does not spread its few chunks over hours
 _POLL_SECONDS = 0.5
 _LOG_LINES = 20
 _PARSE_SECONDS = 90.0  # reading two DAG files takes 1 to 10 s after the start
@@ -34,45 +32,53 @@ class Night:
     terminal: Terminal
     pause: Callable[[float], None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    campaigns: tuple[str, ...] = field(default_factory=lambda: tuple(names()))
+
+    @property
+    def dags(self) -> list[str]:
+        """The DAGs of a night, in the order in which they run."""
+        return [BUILD_DAG, *(send_dag(name) for name in self.campaigns)]
 
     def wait_until_parsed(self, *, since: datetime) -> None:
-        """Wait until Airflow has read both DAGs after `since`, so that no run has the shape of an older checkout.
+        """Wait until Airflow has read all of them after `since`, so that no run has the shape of an older checkout.
 
         Raises: NightFailedError with the traceback if a file can not be read.
         """
         waited_seconds = 0.0
-        waiting = [dag_id for dag_id, _ in NIGHT_DAGS]
+        waiting = self.dags
         while waiting := [dag_id for dag_id in waiting if not _is_after(self.api.parsed_at(dag_id), since)]:
             errors = [error for error in self.api.import_errors() if any(dag_id in error for dag_id in waiting)]
             if errors:
                 raise NightFailedError("A DAG file can not be read; expected it to load.\n" + "\n".join(errors))
             if waited_seconds > _PARSE_SECONDS:
                 raise NightFailedError(
-                    f"Airflow did not read {', '.join(waiting)} within {_PARSE_SECONDS:.0f} s; expected a file of that "
-                    "name in dags/. Read .airflow/logs/stack/dag-processor.log"
+                    f"Airflow did not read {', '.join(waiting)} within {_PARSE_SECONDS:.0f} s; expected them in the "
+                    "files of dags/. Read .airflow/logs/stack/dag-processor.log"
                 )
             self.pause(_POLL_SECONDS)
             waited_seconds += _POLL_SECONDS
 
     def end_abandoned_runs(self) -> None:
         """End the runs that an interrupted `make run` left: their processes are gone, they would hold up the new."""
-        for dag_id, _ in NIGHT_DAGS:
+        for dag_id in self.dags:
             for run_id in self.api.unfinished_runs(dag_id, f"{RUN_PREFIX}__"):
                 self.api.fail_run(dag_id, run_id)
 
     def run(self, day: date) -> DaySummary:
-        """Run a date: both DAGs, one after the other.
+        """Run a date: the build, then each campaign's send.
 
         Raises: NightFailedError at the first run that fails.
         """
-        returned: dict[str, Mapping[str, Any]] = {}
-        for dag_id, extra in NIGHT_DAGS:
-            self.terminal.marked_up(f"[bold]{dag_id}[/] {day}")
-            conf = {"date": day.isoformat(), **extra}
-            run_id = self.api.trigger(dag_id, run_prefix=f"{RUN_PREFIX}__{day}", conf=conf)
-            self.api.unpause(dag_id)  # after the trigger: a DAG that runs one at a time runs this one first
-            returned |= self._follow(dag_id, run_id)
-        return summarize_day(day, returned)
+        built = self._run(BUILD_DAG, day, {})
+        sent = {name: self._run(send_dag(name), day, _SEND_CONF) for name in self.campaigns}
+        return summarize_day(day, built, sent)
+
+    def _run(self, dag_id: str, day: date, extra: Mapping[str, object]) -> dict[str, Mapping[str, Any]]:
+        self.terminal.marked_up(f"[bold]{dag_id}[/] {day}")
+        conf = {"date": day.isoformat(), **extra}
+        run_id = self.api.trigger(dag_id, run_prefix=f"{RUN_PREFIX}__{day}", conf=conf)
+        self.api.unpause(dag_id)  # after the trigger: a DAG that runs one at a time runs this one first
+        return self._follow(dag_id, run_id)
 
     def _follow(self, dag_id: str, run_id: str) -> dict[str, Mapping[str, Any]]:
         order = run_order(self.api.downstream(dag_id))

@@ -39,6 +39,7 @@ class RunSettings:
     rehearsal_port: int
     leaves_after_batch: bool
     lake_uri: str | None = None  # where the lake is, if not in the work folder
+    fault_seed: int | None = None  # what goes wrong at the rehearsal provider; None: nothing
 
     @property
     def is_demo(self) -> bool:
@@ -48,7 +49,8 @@ class RunSettings:
     @property
     def work(self) -> Path:
         """The folder of this source and size, so that two shops never mix."""
-        return work_folder(self.root, self.source, self.users, self.dates[0], self.lake_uri)
+        work = work_folder(self.root, self.source, self.users, self.dates[0], self.lake_uri)
+        return work if self.fault_seed is None else work.with_name(f"{work.name}-faults-{self.fault_seed}")
 
     @property
     def lake(self) -> str:

@@ -9,13 +9,17 @@ Returned = Mapping[str, Any]
 
 INSTANCES = "instances"  # what stands for the return values of a mapped task: how many instances it had
 # label, task, key in what the task returned
-_FIGURES = (
+_OF_THE_SHOP = (
     ("events", "export_events", "rows"),
     ("users", "export_users", "rows"),
     ("items in the catalog", "export_catalog", "rows"),
+    ("profiles", "fold_profiles", "rows"),
+)
+_OF_A_CAMPAIGN = (
+    ("model", "backtest_models", "chosen"),
+    ("training", "train_correlations", "status"),
     ("items with correlations", "train_correlations", "rows"),
     ("correlations", "train_correlations", "pairs"),
-    ("profiles", "recommend_items", "rows"),
     ("users with recommendations", "recommend_items", "recommended"),
     ("planned: to recommend", "plan_push", "upsert"),
     ("planned: to clear", "plan_push", "clear"),
@@ -41,19 +45,29 @@ class DaySummary:
     quarantine: tuple[str, ...]
 
 
-def summarize_day(day: date, returned: Mapping[str, Returned]) -> DaySummary:
+def summarize_day(day: date, built: Mapping[str, Returned], sent: Mapping[str, Mapping[str, Returned]]) -> DaySummary:
     """Collect the figures of a date from what its tasks returned, by task id; what is missing shows as such.
 
-    Tasks are known by the last part of their id, so that they can be moved into task groups.
+    `sent` has what the send of each campaign returned; a campaign's figures stand below its name. Tasks are known by
+    the last part of their id, so that they can be moved into groups; what a campaign built, by the group of its name.
     """
-    by_name = {task_id.rpartition(".")[2]: values for task_id, values in returned.items()}
-    figures = tuple((label, _shown(by_name.get(task, {}).get(key))) for label, task, key in _FIGURES)
+    by_name = _by_name(built)
+    figures = [(label, _shown(by_name.get(task, {}).get(key))) for label, task, key in _OF_THE_SHOP]
+    for campaign, returned in sent.items():
+        group = f"{campaign}."
+        own = {**_by_name(returned), **_by_name({k: v for k, v in built.items() if k.startswith(group)})}
+        figures.append((campaign, ""))
+        figures += [(f"  {label}", _shown(own.get(task, {}).get(key))) for label, task, key in _OF_A_CAMPAIGN]
     quarantine = tuple(
         account_of_rows(name.removeprefix("export_"), values)
         for name, values in sorted(by_name.items())
         if name.startswith("export_") and _count(values.get("quarantined"))
     )
-    return DaySummary(day, figures, quarantine)
+    return DaySummary(day, tuple(figures), quarantine)
+
+
+def _by_name(returned: Mapping[str, Returned]) -> dict[str, Returned]:
+    return {task_id.rpartition(".")[2]: values for task_id, values in returned.items()}
 
 
 def account_of_rows(table: str, values: Returned) -> str:

@@ -1,6 +1,7 @@
 """`make run`: checks, starts the stack, runs the dates, shows what came out, stays up until it is told to stop."""
 
 import importlib.metadata
+import shutil
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from jobs.rehearsal.history import fault_counts
 from ryml_airflow.stack.airflow_api import AirflowApi
 from ryml_airflow.stack.down import end_leftovers
 from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
@@ -42,7 +44,11 @@ _COMPONENTS = (
     ("triggerer", ("--skip-serve-logs",)),
 )
 # One Spark job at a time fits two cores beside Airflow; four requests at a time are far below the provider's limits.
-_POOLS = (("spark", 1, "Spark jobs"), ("sendgrid", 4, "requests to the e-mail provider"))
+_POOLS = (
+    ("spark", 1, "Spark jobs"),
+    ("training", 1, "backtests and training, out of the way of the night's other jobs"),
+    ("sendgrid", 4, "requests to the e-mail provider"),
+)
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 
@@ -61,6 +67,7 @@ class UpOptions:
     rehearsal_port: int
     leaves_after_batch: bool
     lake: str | None = None
+    fault_seed: int | None = None
 
 
 def up(options: UpOptions, *, terminal: Terminal, environ: Mapping[str, str]) -> int:
@@ -99,8 +106,10 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
         if first is None:
             problems.append(f"{source.path}: no default_date; expected one, or a date given. Type: make run DATE=...")
         else:
-            demo_database = work_folder(options.root, source, options.users, first, options.lake) / "shop.db"
-            data = resolve_data(source, options.data, demo_database)
+            work = work_folder(options.root, source, options.users, first, options.lake)
+            if options.fault_seed is not None:
+                work = work.with_name(f"{work.name}-faults-{options.fault_seed}")
+            data = resolve_data(source, options.data, work / "shop.db")
             settings = RunSettings(
                 root=options.root,
                 source=source,
@@ -111,6 +120,7 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
                 rehearsal_port=options.rehearsal_port,
                 leaves_after_batch=options.leaves_after_batch,
                 lake_uri=options.lake,
+                fault_seed=options.fault_seed,
             )
             if not settings.is_demo and (problem := data_problem(source, data)):
                 problems.append(problem)
@@ -130,6 +140,9 @@ class _Stack:
         self._settings = settings
         self._terminal = terminal
         self._interruption = interruption
+        if settings.fault_seed is not None:
+            # A rehearsal of a bad night is a whole one: what an earlier one with this seed left would be no work.
+            shutil.rmtree(settings.work, ignore_errors=True)
         settings.work.mkdir(parents=True, exist_ok=True)
         self._password = ensure_secrets(settings.secrets)
         self._key_file = settings.work / "rehearsal_key"
@@ -189,12 +202,12 @@ class _Stack:
         self._migrate()
         for name, arguments in _COMPONENTS:
             self._supervisor.start(name, [_binary("airflow"), name, *arguments], is_service=True)
-        state = settings.work / "rehearsal.db"
+        faults = [] if settings.fault_seed is None else ["--faults", str(settings.fault_seed)]
         self._supervisor.start(
             "rehearsal",
             [
                 *(sys.executable, "-m", "jobs.serve_rehearsal", "--port", str(settings.rehearsal_port)),
-                *("--state", str(state), "--key-file", str(self._key_file)),
+                *("--state", str(settings.work / "rehearsal.db"), "--key-file", str(self._key_file), *faults),
             ],
             is_service=True,
         )
@@ -243,6 +256,10 @@ class _Stack:
         except NightFailedError as error:
             return error
         self._terminal.summary(days)
+        if self._settings.fault_seed is not None:
+            counts = fault_counts(self._settings.work / "rehearsal.db-history")
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            self._terminal.line(f"The provider went wrong with seed {self._settings.fault_seed}: {told}.")
         self._terminal.line(f"Done after {time.monotonic() - began:.0f} s.")
         return None
 

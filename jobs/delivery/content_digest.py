@@ -1,0 +1,50 @@
+"""Eight bytes that stand for what a contact holds: whose it is, and the text of every slot.
+
+The mirror keeps them, so that a push knows whose content is still the same, and the contact itself holds them beside
+the content, so that the template knows whether it is the content that was meant.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.lake.buckets import keyed_hash
+
+UInt64s = npt.NDArray[np.uint64]
+
+# Not a secret, and fixed: another key would have everybody's content pushed once.
+_KEY: Final = "ryml content key"
+# Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014 (SplitMix64's finaliser).
+_GAMMA, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def item_digests(texts: Sequence[Sequence[str]]) -> UInt64s:
+    """Hash each catalog row's rendered parts; one more entry, the last, stands for an empty slot.
+
+    Shapes: texts has one sequence (catalog rows,) per part.
+    """
+    rows = pa.array(["\n".join(parts) for parts in zip(*texts, strict=True)], pa.string())
+    hashes = keyed_hash(rows, _KEY) if len(rows) else np.empty(0, np.uint64)
+    return np.append(hashes, np.uint64(0))
+
+
+def content_digests(uids: UInt64s, slot_rows: Sequence[npt.NDArray[np.int64]], items: UInt64s) -> UInt64s:
+    """Hash each user's content, the order of the slots included.
+
+    Shapes: slot_rows has one array (users,) per slot: rows of the catalog, -1 for an empty slot.
+    """
+    total = _mix(uids)
+    places = np.arange(1, len(slot_rows) + 1, dtype=np.uint64) * _GAMMA
+    for place, rows in zip(places, slot_rows, strict=True):
+        total = _mix(total + _mix(items[rows]) + place)
+    return total
+
+
+def _mix(value: UInt64s) -> UInt64s:
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    mixed: UInt64s = value ^ (value >> np.uint64(31))
+    return mixed

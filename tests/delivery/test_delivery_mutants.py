@@ -1,0 +1,247 @@
+"""Wrong deliveries, each caught by the test that is named beside it: the measure of the tests."""
+
+import re
+import types
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import small_night
+import test_crash_points as crash
+import test_delivery_incidents as incidents
+from small_night import Night, PointedLedger, base_lake, small_requests
+
+from jobs import push_chunk, schedule_send
+from jobs.delivery import chunk_rows, engine, shared_pace
+from jobs.delivery.engine import Pusher
+from jobs.delivery.ledger import Ledger
+from jobs.delivery.mail_template import load_template
+from jobs.delivery.provider_calls import ProviderCalls
+from jobs.delivery.request_book import RequestBook
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return base_lake(tmp_path_factory.mktemp("mutants"))
+
+
+@pytest.fixture(scope="module")
+def ledger():
+    return PointedLedger()
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    small_requests(monkeypatch)
+
+
+def cursor_before_confirm(patch):
+    """What was only meant to be sent counts as sent."""
+    resume = Pusher._resume
+
+    def too_trusting(self, sheet):
+        covered = resume(self, sheet)
+        for request in self.book.of_chunk(self.claim.plan.chunk):
+            covered[sheet.find(self.files.read(request.receipt)["user_id"])] = True
+        return covered
+
+    patch.setattr(Pusher, "_resume", too_trusting)
+
+
+def accepted_is_done(patch):
+    """202 is taken for stored."""
+    patch.setattr(Pusher, "_finish", lambda self, sheet, one: self._confirm(sheet, one.request, one.positions))
+
+
+def blind_create_and_schedule(patch):
+    """Every try makes a single send of its own and schedules it."""
+
+    def blind(delivery):
+        template, name = load_template(delivery.run.send_date), delivery.campaign.send_name(delivery.run.send_date)
+        made = delivery.provider.create_draft(
+            name=name, list_id=delivery.ledger.list_id(delivery.run), subject="Hi", html=template.html,
+            text=template.text, suppression_group_id=1, sender_id=1,
+        )  # fmt: skip
+        delivery.provider.schedule(made.id)
+
+    patch.setattr(small_night, "schedule_send", blind)
+
+
+def omitted_slots(patch):
+    """Empty slots are left out, as if the provider cleared what an update omits."""
+    render = push_chunk.render_contacts
+
+    def leave_out(**options):
+        rows = render(**options).to_pylist()
+        return pa.array([re.sub(r',"e\d+_T":""', "", row) for row in rows])
+
+    patch.setattr(push_chunk, "render_contacts", leave_out)
+
+
+def positional_join(patch):
+    """Addresses are taken in the order in which they come."""
+
+    def by_position(values, value_set):
+        return pa.array(np.arange(len(values)))
+
+    patch.setattr(chunk_rows, "pc", types.SimpleNamespace(**{**vars(pc), "index_in": by_position}))
+
+
+def no_fence(patch):
+    """Nobody looks whether a worker was replaced."""
+    patch.setattr(Ledger, "check_epoch", lambda *_: None)
+
+
+def no_look_before_the_wire(patch):
+    """A worker that slept sends what it had in its hands."""
+    patch.setattr(ProviderCalls, "_beat", lambda *_: None)
+
+
+def newest_catalog_at_each_try(patch):
+    """A retry renders anew: a request that was never answered and its repetition differ."""
+    patch.setattr(Ledger, "pin_catalog", lambda self, run, claim, manifest: manifest)
+
+
+def lost_ledger_goes_on(patch):
+    """What the provider has is taken for this ledger's own."""
+    patch.setattr(RequestBook, "has_begun", lambda *_: True)
+
+
+def errored_is_completed(patch):
+    """Rows that a job refused count as stored."""
+    patch.setattr(Pusher, "_refused", lambda self, sheet, job, positions: positions[:0])
+
+
+def one_try_a_row(patch):
+    """Rows that are fine are quarantined for the provider's hiccup."""
+    patch.setattr(engine, "_ROW_TRIES", 1)
+
+
+def cleared_join_the_list(patch):
+    """Who has nothing is mailed all the same."""
+    made = push_chunk.Sheet
+    patch.setattr(push_chunk, "Sheet", lambda **given: made(**{**given, "lanes": (given["lanes"][0],) * 2}))
+
+
+def pace_of_each_process(patch):
+    """Every process leaves as if it were alone."""
+    patch.setattr(shared_pace, "reserve", lambda connection, ledger, *_: ledger.now_seconds())
+
+
+def no_deadline(patch):
+    """The push goes on for as long as it takes."""
+    patch.setattr(ProviderCalls, "is_late", property(lambda _: False))
+
+
+def whole_request_for_one_row(patch):
+    """One bad row quarantines its request."""
+
+    def give_up(self, sheet, request, positions, tries, error):
+        self._confirm(sheet, request, positions, positions, "refused_request")
+
+    patch.setattr(Pusher, "_halve", give_up)
+
+
+def send_without_barrier(patch):
+    """Nobody waits for the books."""
+    patch.setattr(Ledger, "is_reconciled", lambda *_: True)
+
+
+def no_lease(patch):
+    """A chunk is taken from a worker that lives."""
+    patch.setattr(push_chunk, "LEASE_SECONDS", 0.0)
+
+
+def never_late(patch):
+    """A send that is due no more leaves."""
+    send = schedule_send.schedule_send
+    patch.setattr(incidents, "schedule_send", lambda delivery, not_after=None: send(delivery))
+
+
+def dies(base, tmp_path, ledger, patch):
+    crash.test_a_night_that_dies_at_any_point_ends_as_one_that_does_not(base, tmp_path, ledger, None)
+
+
+def dies_under_faults(base, tmp_path, ledger, patch):
+    crash.test_a_night_that_dies_at_any_point_ends_as_one_that_does_not(base, tmp_path, ledger, 1)
+
+
+def whole(base, tmp_path, ledger, patch):
+    crash.test_a_night_without_faults(base, tmp_path, ledger)
+
+
+def incident(name, *fixtures):
+    """Run one test of test_delivery_incidents with the fixtures that it asks for."""
+
+    def run(base, tmp_path, ledger, patch):
+        given = {"base": base, "tmp_path": tmp_path, "ledger": ledger, "monkeypatch": patch}
+        if "night" in fixtures:
+            given["night"] = Night(base, tmp_path / "night", ledger)
+        named = [one if isinstance(one, tuple) else (one, given[one]) for one in fixtures]
+        getattr(incidents, f"test_{name}")(**dict(named))
+
+    return run
+
+
+MUTANTS = [
+    (cursor_before_confirm, dies),
+    (accepted_is_done, dies_under_faults),
+    (blind_create_and_schedule, dies),
+    (omitted_slots, whole),
+    (positional_join, whole),
+    (cleared_join_the_list, whole),
+    (no_fence, incident("a_worker_that_wakes_after_its_replacement_sends_nothing", "night", "monkeypatch")),
+    (no_fence, incident("a_worker_of_yesterday_that_wakes_today_sends_nothing", "night", "monkeypatch")),
+    (
+        no_look_before_the_wire,
+        incident("a_worker_that_wakes_after_its_replacement_sends_nothing", "night", "monkeypatch"),
+    ),
+    (
+        newest_catalog_at_each_try,
+        incident("a_resumed_chunk_sends_the_same_bytes_although_the_catalog_changed", "base", "tmp_path", "ledger"),
+    ),
+    (lost_ledger_goes_on, incident("a_lost_ledger_stops_the_push", "night", "ledger")),
+    (lost_ledger_goes_on, incident("a_ledger_from_before_the_send_stops_the_second_send", "night", "ledger")),
+    (
+        errored_is_completed,
+        incident(
+            "poisoned_and_invalid_users_are_quarantined_and_everybody_else_is_mailed", "base", "tmp_path", "ledger"
+        ),
+    ),
+    (
+        one_try_a_row,
+        incident("rows_that_a_job_refuses_are_tried_again_and_quarantined_alone", "tmp_path", "ledger", "monkeypatch"),
+    ),
+    (pace_of_each_process, incident("the_rate_is_used_and_never_exceeded_across_fifty_restarts", "ledger")),
+    (no_deadline, incident("two_hours_of_500s_expire_what_is_not_pushed", "base", "tmp_path", "ledger")),
+    (
+        whole_request_for_one_row,
+        incident(
+            "one_bad_row_of_thirty_thousand_costs_at_most_forty_requests",
+            "tmp_path",
+            "ledger",
+            "monkeypatch",
+            ("where", 12_345),
+        ),
+    ),
+    (send_without_barrier, incident("nothing_is_sent_before_the_books_balance", "night")),
+    (no_lease, incident("a_chunk_whose_worker_lives_is_not_taken", "night")),
+    (never_late, incident("nobody_is_mailed_late", "night")),
+]
+
+
+@pytest.mark.parametrize(("mutant", "test"), MUTANTS, ids=[f"{n}-{m.__name__}" for n, (m, _) in enumerate(MUTANTS)])
+def test_a_wrong_delivery_is_caught(base, tmp_path, ledger, monkeypatch, mutant, test):
+    mutant(monkeypatch)
+    caught = None
+    try:
+        test(base, tmp_path, ledger, monkeypatch)
+    except (Exception, pytest.fail.Exception) as error:
+        caught = error
+    assert caught is not None, mutant.__doc__
+    assert not isinstance(caught, TypeError | AttributeError | NameError), f"the mutant itself is broken: {caught!r}"
+
+
+def test_there_are_enough_mutants():
+    assert len({mutant for mutant, _ in MUTANTS}) >= 12

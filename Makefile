@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export bench-quality bench-recommend bench-cold check docs golden expectations fix lock clean venv
+.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export bench-train bench-quality bench-recommend bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -123,6 +123,9 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
+
+bench-train: install-dev ## seconds and memory of training beside implicit and Spark SQL: 40 million interactions
+	@$(python) bench/train_correlations.py $(ARGS)
 
 bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries: make bench-quality DATA=DIR OUT=DIR
 	@OPENBLAS_NUM_THREADS=$$(nproc) $(python) -m bench.quality --data '$(DATA)' --out '$(OUT)' $(ARGS)

@@ -24,13 +24,20 @@ import pyarrow as pa
 from scipy import sparse
 
 from jobs.backtest.outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
-from jobs.backtest.recompute import Evidence, rows_that_differ
+from jobs.backtest.recompute import Evidence
 from jobs.backtest.split import micros
-from jobs.backtest.table_gate import TOO_FEW, as_matrix, hit_rate_of_popularity, read_back, sampled_items
+from jobs.backtest.table_gate import (
+    TOO_FEW,
+    as_matrix,
+    figures_of_table,
+    hit_rate_of_popularity,
+    look_at,
+    read_back,
+)
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
-from jobs.lake.list_columns import flat, lengths
+from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.profiles.pairs import pairs_of_profiles
@@ -47,7 +54,7 @@ from schemas.contracts import CONTRACTS
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.item_models import ItemModelSettings
 from schemas.layout import Partition
-from schemas.tables import CORRELATIONS, PRODUCT_CORRELATIONS
+from schemas.tables import PRODUCT_CORRELATIONS
 
 # Items a task correlates: small enough for many tasks, large enough to be worth one (measured 0.1 s at 2,000).
 _BLOCK_ITEMS: Final = 2_000
@@ -129,10 +136,6 @@ def _train(
             "history or lower training.min_support"
         )
     hit_rate = hit_rate_of_popularity(interactions, as_matrix((read_back(attempt, entry) for entry in files), items))
-    figures = {
-        "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(interactions.indices)),
-        **{name: observed.sums[name] for name in _COUNTED},
-    }
     return publish_checked(
         attempt,
         files,
@@ -146,13 +149,10 @@ def _train(
             "interactions": int(interactions.nnz),
             "users": int(interactions.shape[0]),
         },
-        figures=figures if hit_rate is None else {**figures, "hit_rate_of_popularity": hit_rate},
+        figures=figures_of_table(observed, interactions, hit_rate),
         missing=TOO_FEW,
         override=override,
     )
-
-
-_COUNTED: Final = ("self_neighbours", "items_not_in_index", "rows_recomputed", "rows_recomputed_differently")
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,11 @@ def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     """Write one block of items, read it back, and make some of its rows once more."""
     last = min(first + _BLOCK_ITEMS, work.items)
     entry = work.attempt.write(rows_of_block(work, first, last), bucket=first // _BLOCK_ITEMS)
-    written, sample = read_back(work.attempt, entry), sampled_items(first, last)
-    different = rows_that_differ(
-        written, sample, Evidence.load(work.scratch, "evidence"), work.model, depth=work.depth,
-        min_support=work.min_support,
+    evidence = Evidence.load(work.scratch, "evidence")
+    observed = look_at(
+        read_back(work.attempt, entry), (first, last), evidence, work.model, depth=work.depth,
+        min_support=work.min_support, fitted=load(work.scratch, _MODEL),
     )  # fmt: skip
-    observed = _observe_block(written, work.items)
-    observed.sums["rows_recomputed"] += len(sample)
-    observed.sums["rows_recomputed_differently"] += len(different)
     return entry, observed
 
 
@@ -203,15 +200,6 @@ def rows_of_block(work: _Work, first: int, last: int) -> pa.Table:
     model, together = load(work.scratch, _MODEL), Together.load(work.scratch, "together")
     found = co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
     return found.as_table(first)
-
-
-def _observe_block(rows: pa.Table, items: int) -> Observed:
-    observed = observe(CONTRACTS[CORRELATIONS.name], rows)
-    item, others = rows["item"].to_numpy(), flat(rows["other_item"])
-    observed.sums["pairs"] = len(others)
-    observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
-    observed.sums["items_not_in_index"] = int((item >= items).sum() + (others >= items).sum())
-    return observed
 
 
 def _publish_shown(

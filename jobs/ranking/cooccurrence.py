@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
@@ -27,12 +27,14 @@ class CooccurrenceItems:
     """The two factors whose product is C; one row of it at a time is ever there.
 
     Popularity is one more user, who has every popular item and shows interest in each item as far as its row goes.
-    Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c;
+    Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c; column j
+            of by_users is item names[j], the most popular first (see by_popularity);
             sharpener (items, items), where there is one, is 1 - sharpening · S.
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
+    names: npt.NDArray[np.int32]
     sharpener: sparse.csr_array | None = None
 
     @classmethod
@@ -54,20 +56,21 @@ class CooccurrenceItems:
             left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
             right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
         sharpener = _sharpener(r, settings.sharpening, threads) if settings.sharpening > 0 else None
-        return cls(left, right, sharpener)
+        return cls(left, *by_popularity(right), sharpener)
 
     def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
         asked = depth if self.sharpener is None else SHARPENED
-        found = top_n_product(self.by_items[first:last], self.by_users, asked + 1, threads=threads)
-        lists = _others(found, first, asked)
+        rows = self.by_items[first:last]
+        lists = _others(top_n_product(rows, self.by_users, asked + 1, threads=threads, names=self.names), first, asked)
         if self.sharpener is None:
             return lists
         return _others(top_n_product(lists, self.sharpener, depth + 1, threads=threads), first, depth)
 
     def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
         """Give whole rows of C, each 0 for the item itself."""
-        rows: npt.NDArray[np.float32] = (self.by_items[first:last] @ self.by_users).toarray()
+        rows: npt.NDArray[np.float32] = np.empty((last - first, len(self.names)), np.float32)
+        rows[:, self.names] = (self.by_items[first:last] @ self.by_users).toarray()
         own = np.arange(len(rows))
         rows[own, first + own] = 0
         if self.sharpener is not None:
@@ -79,14 +82,16 @@ class CooccurrenceItems:
         """Write the factors under a name; the settings go with them in item_model.save."""
         scratch.save(f"{name}.by_items", self.by_items)
         scratch.save(f"{name}.by_users", self.by_users)
+        scratch.save_array(f"{name}.names", self.names)
         if self.sharpener is not None:
             scratch.save(f"{name}.sharpener", self.sharpener)
 
     @classmethod
     def load(cls, scratch: Scratch, name: str, settings: CooccurrenceModel) -> Self:
         """Map what `save` wrote."""
+        names = scratch.load_array(f"{name}.names")
         sharpener = scratch.load(f"{name}.sharpener") if settings.sharpening > 0 else None
-        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"), sharpener)
+        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"), names, sharpener)
 
 
 def _others(found: sparse.csr_array, first: int, depth: int) -> sparse.csr_array:
@@ -142,6 +147,4 @@ def row_of(lists: sparse.csr_array) -> npt.NDArray[np.int64]:
 
 def _power(degree: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
     """degree^-exponent, and 0 for what has no interaction (nothing is ever multiplied with it)."""
-    found = np.zeros(len(degree))
-    np.power(degree, -exponent, out=found, where=degree > 0)
-    return found
+    return np.where(degree > 0, np.maximum(degree, np.finfo(np.float64).tiny) ** -exponent, 0.0)

@@ -13,7 +13,7 @@ from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
-SHARPENED_BY = 100
+SHARPENED_BY = 50
 # The best others that are sharpened, whatever depth is asked for: a short list is then the head of a long one.
 SHARPENED = 400
 _SYMMETRIC = CooccurrenceModel(item_exponent=0.5, user_exponent=1.0, other_exponent=0.5)
@@ -147,4 +147,6 @@ def row_of(lists: sparse.csr_array) -> npt.NDArray[np.int64]:
 
 def _power(degree: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
     """degree^-exponent, and 0 for what has no interaction (nothing is ever multiplied with it)."""
-    return np.where(degree > 0, np.maximum(degree, np.finfo(np.float64).tiny) ** -exponent, 0.0)
+    found = np.zeros(len(degree))
+    np.power(degree, -exponent, out=found, where=degree > 0)
+    return found

@@ -25,9 +25,9 @@ AT = 20
 DEPTH = 200
 # Relative gain in recall and ndcg together that a change has to bring: below it is what chance brings as well.
 LEAST_GAIN = 0.003
-# Pairs of items that all candidates together may cost: 12 candidates on Gowalla's million interactions.
-WORK = 4.5e9
-FEWEST, MOST = 10, 60
+# Pairs of items that all candidates together may cost: 9 candidates on Gowalla's million interactions.
+WORK = 3.5e9
+FEWEST, MOST = 8, 60
 
 STARTS: tuple[CooccurrenceModel, ...] = (
     CooccurrenceModel(item_exponent=0.7, other_exponent=0.15, sharpening=0.5),

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 HELD_BACK = 0.2  # the share of the interactions that a fold is measured on
-# Of these users the mean recall of one model is known to about ±0.003 (its standard deviation over users is 0.2), and the
-# difference of two much better, for they are measured on the same users.
+# Of these users the mean recall of one model is known to about ±0.003 (its standard deviation over users is 0.2), and
+# the difference of two much better, for they are measured on the same users.
 FOLD_USERS = 5_000
 # A fold with fewer users is too noisy alone.
 FEW_USERS = 2_000

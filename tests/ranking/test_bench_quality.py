@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from bench.quality import arguments, main
+from bench.quality import arguments, main, published
 from bench.quality_data import read
 from bench.quality_peers import PEERS, DoesNotFitError, rank
 from schemas.errors import ConfigError
@@ -71,6 +71,7 @@ def test_every_model_ranks_and_its_lists_give_its_figures(tmp_path, capsys):
     by_name = {line["model"]: line for line in found}
     assert by_name["ryml"]["recall@20"] > by_name["popularity"]["recall@20"]
     assert by_name["ryml"]["tried"] > 10
+    assert 0 < by_name["ryml"]["recall@20_of_lists_of_20"] <= 1
     # Once more: the same lists.
     before = pq.read_table(tmp_path / "out" / "ryml.parquet")
     run(tmp_path, tmp_path / "out", "--models", "ryml")
@@ -172,6 +173,12 @@ def test_peers_rank_without_what_is_known_ties_by_item():
     train = sparse.csr_array(np.array([[0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]], np.float32))
     ranked = rank(lambda users: np.array([[1, 9, 2, 2], [3, 3, 3, 9]])[users], train, np.array([0, 1]))
     assert ranked.indices.tolist() == [2, 0, 0, 1, 2]
+
+
+def test_lists_are_cut_as_they_are_published():
+    lists = sparse.csr_array((np.array([3, 2, -1, -4], np.float32), [1, 2, 3, 0], [0, 3, 3, 4]), shape=(3, 4))
+    assert published(lists, 1).toarray().tolist() == [[0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert published(lists, 9).nnz == 2
 
 
 def test_an_unknown_model_is_named(tmp_path):

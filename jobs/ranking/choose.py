@@ -39,7 +39,7 @@ STARTS: tuple[CooccurrenceModel, ...] = (
 EASE_STARTS: tuple[EaseModel, ...] = (EaseModel(regularisation=4.0), EaseModel(regularisation=0.5))
 SHARES = (0.15, 0.35, 0.6)
 SHARPENINGS = (0.25, 0.5, 1.0, 2.0)
-POPULARITIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
 
 
@@ -77,15 +77,24 @@ def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[Cooccurrence
     starts = list(starts)
     if not folds:
         return Choice(Recipe(model=starts[0]), ())
-    walk = _Walk(folds, threads, _most_trials(folds))
+    walk = _Walk(folds, threads)
+    tries = _tries(_cooccurrence_cost(folds), FEWEST)
     best = walk.best_of(Recipe(model=model) for model in starts)
-    best = walk.climb(best, _cooccurrence_steps)
-    if all(ease.fits(*fold.learn.shape) for fold in folds):
-        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS)
-        solved = walk.climb(solved, _ease_steps)
-        best = walk.better(best, walk.best_of([solved, *_blends(solved, best)]))
-    best = walk.climb(best, _popularity_steps)
-    best = walk.climb(best, _weighting_steps if folds[0].learn.last_at is not None else _repeat_steps)
+    best = walk.climb(best, _cooccurrence_steps, max(tries - len(starts), 3))
+    solvable = all(ease.fits(*fold.learn.shape) for fold in folds)
+    ease_tries = _tries(_ease_cost(folds), 0) if solvable else 0
+    if ease_tries:
+        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS[:ease_tries])
+        solved = walk.climb(solved, _ease_steps, ease_tries - len(EASE_STARTS))
+        blends = list(_blends(solved, best))[: max(ease_tries - len(EASE_STARTS), 0)]
+        best = walk.better(best, walk.best_of([solved, *blends]))
+    if isinstance(best.model, EaseModel):
+        tries = ease_tries
+    best = walk.climb(best, _popularity_steps, max(tries // 3, 2))
+    if any(fold.learn.last_at is not None for fold in folds):
+        best = walk.climb(best, _fading_steps, max(tries // 3, 4))
+    if any((fold.learn.times > 1).any() for fold in folds):
+        best = walk.climb(best, _repeat_steps, 2)
     return Choice(best, tuple(walk.trials.values()))
 
 
@@ -100,20 +109,30 @@ def ranked_by(
     return fill_up(rank_users(history, lists, n, threads=threads), history, popularity, n, threads=threads)
 
 
-def _most_trials(folds: list[Fold]) -> int:
-    """Say how many candidates the data's size allows."""
-    pairs = 0.0
+def _tries(cost: float, fewest: int) -> int:
+    """Say how many candidates of a kind the data's size allows."""
+    return int(np.clip(WORK / max(cost, 1.0), fewest, MOST))
+
+
+def _cooccurrence_cost(folds: list[Fold]) -> float:
+    """Count the pairs of items that are multiplied, and those that are kept, which cost as much as 40."""
+    cost = 0.0
     for fold in folds:
-        of_user = np.bincount(fold.learn.user).astype(np.float64)
-        pairs += float((of_user**2).sum()) + 40.0 * DEPTH * fold.learn.shape[1]
-    return int(np.clip(WORK / max(pairs, 1.0), FEWEST, MOST))
+        pairs = float((np.bincount(fold.learn.user).astype(np.float64) ** 2).sum())
+        cost += pairs + 40.0 * min(pairs, DEPTH * fold.learn.shape[1])
+    return cost
+
+
+def _ease_cost(folds: list[Fold]) -> float:
+    """Count what an inverse costs in the same unit (1/600 a multiplication), and looking for the best of dense rows."""
+    shapes = [fold.learn.shape for fold in folds]
+    return float(sum(min(users, items) ** 3 / 600 + 4.0 * items**2 for users, items in shapes))
 
 
 @dataclass
 class _Walk:
     folds: list[Fold]
     threads: int
-    most: int
     trials: dict[Recipe, Trial] = field(default_factory=dict)
 
     def score(self, recipe: Recipe) -> float:
@@ -148,7 +167,7 @@ class _Walk:
         """Give the other if it is clearly better."""
         return other if self.score(other) > self.score(simple) * (1 + LEAST_GAIN) else simple
 
-    def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]]) -> Recipe:
+    def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]], tries: int) -> Recipe:
         """Change one setting at a time while that helps."""
         moved = True
         while moved:
@@ -156,8 +175,9 @@ class _Walk:
             for step in steps(best):
                 if step in self.trials:
                     continue
-                if len(self.trials) >= self.most:
+                if tries <= 0:
                     return best
+                tries -= 1
                 if self.better(best, step) is step:
                     best, moved = step, True
                     break
@@ -199,8 +219,11 @@ def _blends(solved: Recipe, cooccurrence: Recipe) -> Iterator[Recipe]:
 
 
 def _popularity_steps(recipe: Recipe) -> Iterator[Recipe]:
-    for popularity in POPULARITIES:
-        yield _with(recipe, popularity=popularity)
+    """More or less popularity."""
+    place = int(np.searchsorted(POPULARITIES, recipe.model.popularity))
+    for near in (place, place - 1) if recipe.model.popularity == 0 else (place + 1, place - 1):
+        if 0 <= near < len(POPULARITIES):
+            yield _with(recipe, popularity=POPULARITIES[near])
 
 
 def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:
@@ -210,10 +233,9 @@ def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:
         yield recipe.model_copy(update={name: weighting.model_copy(update={"repeats": not weighting.repeats})})
 
 
-def _weighting_steps(recipe: Recipe) -> Iterator[Recipe]:
-    """Let interest fade, or repeated interest count more."""
+def _fading_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Let interest fade: in what is known of a user, or in what is learned."""
     for name in ("history", "learn"):
+        weighting = getattr(recipe, name)
         for half_life in HALF_LIVES:
-            weighting = getattr(recipe, name).model_copy(update={"half_life": half_life})
-            yield recipe.model_copy(update={name: weighting})
-    yield from _repeat_steps(recipe)
+            yield recipe.model_copy(update={name: weighting.model_copy(update={"half_life": half_life})})

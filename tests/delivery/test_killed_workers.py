@@ -137,7 +137,7 @@ def stops(base, folder, context, seed):
         if is_stopped:
             os.kill(first.pid, signal.SIGSTOP)
         second.start()
-        # One that is stopped while it holds the database's or the lake's lock keeps everybody waiting: it has to wake up.
+        # One that is stopped while it holds the database's or the lake's lock keeps all waiting: it has to wake up.
         second.join(20)
         held_a_lock = second.exitcode is None and is_stopped
         before = _upserts(server)

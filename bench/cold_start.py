@@ -180,8 +180,7 @@ class Models:
         self.features = features.matrix.shape[1]
         self.told_apart = pairs_told_apart(train, self.vectors)
         self._unit = self.vectors.astype(np.float32) / 4000
-        known_by = np.bincount(train.indices, minlength=train.shape[1])
-        self._suits = suitability(user_features, model, features.matrix, known_by)
+        self._suits = suitability(user_features, model, features.matrix, case.trending)
 
     def popularity(self, users: npt.NDArray[np.int64]) -> Scores:
         return np.tile(self.case.events.astype(np.float32), (len(users), 1))
@@ -229,9 +228,9 @@ def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> 
     return figures.recall, figures.users
 
 
-def main(*, data: Path, settings: HybridSettings) -> None:
+def main(*, data: Path, only: str | None, settings: HybridSettings) -> None:
     """Print one JSON line per data set and model."""
-    for name in CATALOGS:
+    for name in [only] if only else CATALOGS:
         case = read_case(data / name)
         models = Models(case, settings)
         everything = np.ones(case.train.shape[1], np.bool_)
@@ -261,6 +260,7 @@ def main(*, data: Path, settings: HybridSettings) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", choices=sorted(CATALOGS), help="one data set")
     parser.add_argument("--settings", default="{}", help="[hybrid] settings as JSON, to try others")
     given = parser.parse_args()
-    main(data=given.data, settings=HybridSettings(**json.loads(given.settings)))
+    main(data=given.data, only=given.only, settings=HybridSettings(**json.loads(given.settings)))

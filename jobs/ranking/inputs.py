@@ -83,12 +83,18 @@ class RankingInputs:
         was_out = _was_out(lake, catalog, self.earlier_catalogs) if self.correlations is None else None
         return item_facts(catalog, read_index(lake), settings, until=self.until, was_out=was_out)
 
-    def shared(self, lake: Lake, settings: RankingSettings) -> Shared:
-        """Read what all users are ranked with."""
+    def shared(self, lake: Lake, settings: RankingSettings, *, only: Int64s | None = None) -> Shared:
+        """Read what all users are ranked with; `only` for users whose recent items are among these.
+
+        Memory: with `only` a file of correlations and the rows of these items, otherwise all of them.
+        """
         facts, table = self.facts(lake, settings), None
         if self.correlations is not None and settings.candidates.kind == "correlations":
             columns = ["item", "other_item", "score"]
             parts = (lake.read_file(self.correlations, entry, columns) for entry in self.correlations.files)
+            if only is not None:
+                wanted = pa.array(only, pa.int32())
+                parts = (part.filter(pc.is_in(part["item"], value_set=wanted)) for part in parts)
             table = correlation_table(parts, facts, settings.candidates.neighbours)
         return Shared(
             facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, self._lists(lake), facts)

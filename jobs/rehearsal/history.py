@@ -40,6 +40,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         """Open the file, and make it if it is not there."""
+        self.path = path
         path.touch(mode=0o600)
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)

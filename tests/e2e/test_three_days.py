@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 import sqlite3
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -34,10 +35,12 @@ from jobs.explain.explain import Explainer
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
 from jobs.ranking.rules import IN_LIST, RULES
+from jobs.rehearsal.faults import REQUEST_FAULTS, FaultSettings, rehearsed_faults
 from jobs.rehearsal.handlebars import render
+from jobs.rehearsal.history import fault_counts
 from jobs.rehearsal.mailbox_pages import SENDER
 from schemas.campaign import load_campaign
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, EmptyPartitionError, GateError, MailError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, slot_field
 
@@ -51,6 +54,16 @@ FIRST_DAY = dt.date(2026, 10, 4)
 USERS = 1_500
 
 pytestmark = [pytest.mark.e2e, pytest.mark.spark]
+
+
+def again(job, **options):
+    """Run a job as Airflow does: once more, up to ten times, if the provider did not do what was asked."""
+    for _ in range(9):
+        try:
+            return job(**options)
+        except (MailError, EmptyPartitionError, GateError):
+            time.sleep(1)
+    return job(**options)
 
 
 class Night:
@@ -79,7 +92,7 @@ class Night:
     def send(self, date, run_id="test", campaign=CAMPAIGN):
         common = {"lake": self.lake_uri, "date": date, "run_id": run_id, "campaign": campaign, "ledger": self.ledger}
         provider = ProviderAddress(self.provider.host, self.provider.api_key)
-        pull_suppressions.main(**common, provider=provider)
+        again(pull_suppressions.main, **common, provider=provider)
         plan = plan_push.main(**common, ramp_minutes=0)
         pull_recent_events.main(
             lake=self.lake_uri, date=date, run_id=run_id, campaign=campaign, source=SOURCE, data=str(self.shop)
@@ -87,9 +100,9 @@ class Night:
         chunks = list_chunks.main(**common)["chunks"]
         assert chunks
         for chunk in chunks:
-            push_chunk.main(**common, provider=provider, chunk=chunk["chunk"])
-        books = reconcile_push.main(**common, provider=provider)
-        send = schedule_send.main(**common, provider=provider)
+            again(push_chunk.main, **common, provider=provider, chunk=chunk["chunk"])
+        books = again(reconcile_push.main, **common, provider=provider)
+        send = again(schedule_send.main, **common, provider=provider)
         self.provider.wait_until_idle()
         return plan, books, send
 
@@ -113,7 +126,11 @@ def nights(spark, tmp_path_factory):
         night = Night(folder, shop, provider)
         for date in DAYS:
             night.build(date)
+            if date == DAYS[-1]:  # everything below holds for a night of which the provider spoils what it can
+                provider.provider.faults.replace(rehearsed_faults(7))
             night.sent[date] = night.send(date)
+        night.faults = fault_counts(provider.provider.history.path)
+        provider.provider.faults.replace(FaultSettings())
         yield night
 
 
@@ -212,7 +229,7 @@ def shown_lists(night, date, settings=SETTINGS):
 
 def test_what_was_bought_or_seen_between_build_and_push_is_not_mailed(nights):
     """The morning's events are in the shop and in no build: two of the three sends have some."""
-    assert sum(shown_lists(nights, date)[1] for date in DAYS) > 20
+    assert sum(shown_lists(nights, date)[1] for date in DAYS) > 10
     for date in DAYS:
         books = nights.sent[date][1]
         assert 0 <= books["exclusion_lag_p50_seconds"] <= books["exclusion_lag_p99_seconds"] < 600
@@ -449,6 +466,12 @@ def fields_at_provider(night):
         email: {names[key]: value for key, value in fields.items()}
         for email, fields in held(night.provider.state_path, "contacts")
     }
+
+
+def test_the_last_night_met_faults(nights):
+    met = {name: count for name, count in nights.faults.items() if name in REQUEST_FAULTS}
+    assert sum(met.values()) >= 5, nights.faults
+    assert len(met) >= 3, nights.faults
 
 
 def test_a_preview_is_the_mail_that_was_sent(nights, tmp_path):

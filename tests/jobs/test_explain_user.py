@@ -124,6 +124,9 @@ def test_each_item_has_what_brought_it_or_the_rule_and_the_event_that_kept_it_ou
         total = sum(cause.similarity * cause.weight for cause in kept.because)
         assert kept.score == pytest.approx(total, rel=1e-5)
     assert json.loads(json.dumps(found.as_json()))["kept"][0]["title"] == "Title of item-2"
+    everybodys = Explainer.open(lake, "spring", DATE)
+    assert everybodys.explain("ann") == found
+    assert everybodys.shared.table.matrix.nnz > Explainer.open(lake, "spring", DATE, "bob").shared.table.matrix.nnz
     nothing = explain(lake, "bob")
     assert (nothing.outcome, nothing.candidates, nothing.kept) == ("too_few", 0, ())
 

@@ -11,7 +11,7 @@ from catalogs import KINDS, kinds_of_goods, tastes
 from jobs.lake.buckets import bucket_of
 from jobs.lake.item_index import append_items
 from jobs.lake.lake import Lake
-from jobs.profiles.fold import fold
+from jobs.profiles.fold import Caps, fold
 from schemas.layout import Partition
 from schemas.tables import EVENTS, USERS
 
@@ -98,5 +98,9 @@ def make_shop(folder, *, buckets=3, users=300, date=DATE):
         },
         schema=EVENTS.schema,
     )
-    shop.publish("profiles", fold(None, events, catalog["item_id"].combine_chunks(), cap=100, state_cap=400), date)
+    shop.publish(
+        "profiles",
+        fold(None, events, catalog["item_id"].combine_chunks(), caps=Caps(views=100, states=400), mailed=[]),
+        date,
+    )
     return shop

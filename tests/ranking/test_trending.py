@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.profiles.fold import fold
+from jobs.profiles.fold import Caps, fold
 from jobs.ranking.trending import EVERYTHING, demand_of_profiles, trending_lists
 from schemas.cold_start import TrendingSettings
 from schemas.tables import EVENT_TYPES, EVENTS
@@ -42,7 +42,7 @@ def profiles_of(events):
         },
         schema=EVENTS.schema,
     )  # fmt: skip
-    return fold(None, rows, index, cap=1000, state_cap=1000)
+    return fold(None, rows, index, caps=Caps(views=1000, states=1000), mailed=[])
 
 
 def oracle(events):

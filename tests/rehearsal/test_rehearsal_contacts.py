@@ -207,6 +207,15 @@ def test_every_identifier_must_be_there_to_update(api: httpx.Client) -> None:
     assert api.get(f"{URL}/count").json()["contact_count"] == 3
 
 
+def test_a_plain_body_does_not_update_who_has_another_identifier(api: httpx.Client) -> None:
+    put(api, {"email": "a@example.com", "external_id": "A", "custom_fields": {TITLE: "1"}})
+    rows = [{"email": f"{name}@example.com", "custom_fields": {TITLE: "2"}} for name in "ab"]
+    job = put(api, *rows)
+    assert (job["status"], job["created_count"], job["updated_count"], job["errored_count"]) == ("errored", 1, 0, 1)
+    titles = [found["contact"]["custom_fields"] for found in look(api, "a@example.com", "b@example.com").values()]
+    assert titles == [{"title": "1"}, {"title": "2"}]
+
+
 def test_search_takes_a_hundred_addresses(api: httpx.Client) -> None:
     put(api, {"email": "a@example.com"})
     found = look(api, "a@example.com", "b@example.com", "")

@@ -74,6 +74,12 @@ def test_the_seed_decides_and_the_order_of_requests_does_not() -> None:
     assert len({fate for fate in first.values() if fate}) > 5
 
 
+def test_each_repeat_of_a_request_is_decided_anew() -> None:
+    faults = Faults(FaultSettings(seed=1, drop_before=0.5, most_in_a_row=99))
+    met = [faults.of_request("PUT", CONTACTS, "x", NOW) is not None for _ in range(200)]
+    assert 60 < sum(met) < 140  # 100 expected, with a standard deviation of 7
+
+
 def test_one_request_meets_so_many_faults_in_a_row_and_no_more() -> None:
     faults = Faults(FaultSettings(drop_before=1, most_in_a_row=2))
     met = [faults.of_request("PUT", CONTACTS, "x", NOW) is not None for _ in range(7)]

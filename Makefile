@@ -12,10 +12,10 @@ DATE =
 DAYS = 1
 SOURCE =
 DATA =
+OUT =
 LAKE =
 EXIT =
 FAULTS ?= 1
-OUT ?= preview
 API_PORT ?= 8080
 REHEARSAL_PORT ?= 8085
 
@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Another environment's packages must not mix with this one's.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export check docs golden expectations fix lock clean venv
+.PHONY: help run rehearse preview stop install install-dev test scoreboard bench-export bench-train bench-quality bench-recommend bench-push bench-cold check docs golden expectations fix lock clean venv
 
 help: ## list the commands and variables
 	@echo 'Commands:'
@@ -51,7 +51,7 @@ help: ## list the commands and variables
 	@echo '  EXIT=                 1: leave after the batch, with status 0 if it succeeded'
 	@echo '  API_PORT=$(API_PORT)         Airflow: user interface and API'
 	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
-	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT=$(OUT).'
+	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT, a path without ending (preview).'
 	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
 
 run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send
@@ -63,7 +63,7 @@ rehearse: install ## a whole night against a provider that goes wrong as FAULTS 
 		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' --faults '$(FAULTS)' --exit
 
 preview: install ## one user's mail as a file, e.g. USER=42: make preview USER=42 DATE=2026-11-04 (after make run)
-	@$(stack) preview --user '$(USER)' --users '$(USERS)' --date '$(DATE)' --source '$(SOURCE)' --lake '$(LAKE)' --out '$(OUT)'
+	@$(stack) preview --user '$(USER)' --users '$(USERS)' --date '$(DATE)' --source '$(SOURCE)' --lake '$(LAKE)' --out '$(or $(OUT),preview)'
 
 stop: ## stop what runs, or what a lost terminal left
 	@if [ -x $(python) ]; then $(stack) down; else echo 'Nothing was running: there is no $(VENV).'; fi
@@ -124,12 +124,28 @@ scoreboard: install-dev ## the tests that measure a figure, in full size, and th
 bench-export: install-dev ## rows per second and memory of the export beside pandas and Spark, in one run
 	@$(python) bench/export_rows.py $(ARGS)
 
+bench-train: install-dev ## seconds and memory of training beside implicit and Spark SQL: 40 million interactions
+	@$(python) bench/train_correlations.py $(ARGS)
+
+bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries: make bench-quality DATA=DIR OUT=DIR
+	@OPENBLAS_NUM_THREADS=$$(nproc) $(python) -m bench.quality --data '$(DATA)' --out '$(OUT)' $(ARGS)
+
+# USERS is a small shop's by default; what is measured here is a large one's.
+bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
+	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+
+bench-push: install-dev ## users per second, requests, bytes, CPU and memory of the push, beside a plain loop over the SDK
+	@PYTHONPATH=. $(python) -m bench.push --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+
+bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
+	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
 check: install-dev ## lint, formatting and types; changes nothing
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-docs: install-dev ## write the README's generated tables anew
+docs: install-dev ## write the documents' generated tables anew
 	@$(python) docs/generate_tables.py
 
 golden: install-dev ## write the golden files of rendered tasks anew; look at the diff

@@ -30,11 +30,13 @@ from scipy import sparse
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.lake.buckets import keyed_hash
+from jobs.lake.list_columns import rank_within
 from jobs.ranking.hybrid import fit
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
 from jobs.ranking.metrics import measure
-from jobs.ranking.pairs_told_apart import pairs_told_apart_share
+from jobs.ranking.pairs_told_apart import pairs_told_apart
+from jobs.ranking.starter_items import suitability
 from jobs.ranking.user_features import combination_matrix, combinations, shared_features
 from schemas.cold_start import HybridSettings, TrendingSettings
 from schemas.tables import CATALOG, PROPERTIES
@@ -65,6 +67,16 @@ class Case:
     @property
     def cold(self) -> npt.NDArray[np.bool_]:
         return self.events < COLD_EVENTS
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a file, every text and category as a string."""
+    table = pq.read_table(path)
+    kinds = [
+        pa.string() if pa.types.is_large_string(f.type) or pa.types.is_dictionary(f.type) else f.type
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -105,8 +117,7 @@ CATALOGS = {"online-retail": _online_retail, "completejourney-sample": _complete
 
 def read_case(folder: Path) -> Case:
     """Read a folder of ../shared/data and split it."""
-    items, people = pq.read_table(folder / "items.parquet"), pq.read_table(folder / "users.parquet")
-    events = pq.read_table(folder / "events.parquet", columns=["user_id", "item_id", "event_type", "ts"])
+    items, people, events = (_read(folder / f"{name}.parquet") for name in ("items", "users", "events"))
     events = events.filter(pc.and_(events["user_id"].is_valid(), pc.equal(events["event_type"], "purchase")))
     events = events.filter(pc.is_in(_texts(events["item_id"]), value_set=_texts(items["item_id"])))
     items = items.filter(pc.is_in(_texts(items["item_id"]), value_set=_texts(events["item_id"]).unique()))
@@ -117,6 +128,8 @@ def read_case(folder: Path) -> Case:
         "url": pa.array([""] * len(items)), "image_url": pa.array([""] * len(items)),
     }  # fmt: skip
     catalog = pa.table({f.name: columns.get(f.name, pa.nulls(len(items), f.type)) for f in CATALOG.schema})
+    texts = [(f.name, f.type if pa.types.is_string(f.type) else catalog[f.name].type) for f in CATALOG.schema]
+    catalog = catalog.cast(pa.schema(texts))
 
     user_ids = _texts(events["user_id"]).unique().sort()
     known = people.take(pc.index_in(user_ids, value_set=_texts(people["user_id"])))
@@ -165,10 +178,9 @@ class Models:
         self.fit_seconds = time.perf_counter() - began
         self.interactions = train.nnz
         self.features = features.matrix.shape[1]
-        self.told_apart = pairs_told_apart_share(train, self.vectors)
+        self.told_apart = pairs_told_apart(train, self.vectors)
         self._unit = self.vectors.astype(np.float32) / 4000
-        self._suits = user_features @ model.user_vectors @ (features.matrix @ model.item_vectors).T
-        self._suits += features.matrix @ model.item_biases
+        self._suits = suitability(user_features, model, features.matrix, case.trending)
 
     def popularity(self, users: npt.NDArray[np.int64]) -> Scores:
         return np.tile(self.case.events.astype(np.float32), (len(users), 1))
@@ -188,6 +200,16 @@ class Models:
         return np.random.default_rng(1).random((len(users), self.case.train.shape[1]), np.float32)
 
 
+def _best(scores: Scores) -> sparse.csr_array:
+    """The first 20 of each row, ties by item; sorts only what can be among them."""
+    edge = np.partition(scores, scores.shape[1] - K, axis=1)[:, scores.shape[1] - K, None]
+    row, item = np.nonzero((scores >= edge) & (scores > -np.inf))
+    order = np.lexsort((item, -scores[row, item], row))
+    order = order[rank_within(row[order]) < K]
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(row[order], minlength=len(scores)))))
+    return sparse.csr_array((np.ones(len(order), np.float32), item[order].astype(np.int32), indptr), shape=scores.shape)
+
+
 def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> tuple[float, int]:
     """Mean recall@20 over the users with something to be found, and how many these are."""
     known_by = np.asarray(case.train.sum(axis=0)) / case.train.shape[0]
@@ -197,10 +219,7 @@ def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> 
         scores = score(some).astype(np.float32)
         scores[case.train[some].toarray() > 0] = -np.inf
         scores[:, ~among] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :K].astype(np.int32)
-        lists = sparse.csr_array(
-            (np.ones(best.size, np.float32), best.reshape(-1), np.arange(0, best.size + 1, K)), shape=scores.shape
-        )
+        lists = _best(scores)
         wanted = sparse.csr_array(case.test[some].multiply(truth[None, :]).tocsr())
         wanted.eliminate_zeros()
         sums = measure(lists, wanted, K, known_by)
@@ -209,9 +228,9 @@ def recall(case: Case, score, users: npt.NDArray[np.int64], *, truth, among) -> 
     return figures.recall, figures.users
 
 
-def main(*, data: Path, settings: HybridSettings) -> None:
+def main(*, data: Path, only: str | None, settings: HybridSettings) -> None:
     """Print one JSON line per data set and model."""
-    for name in CATALOGS:
+    for name in [only] if only else CATALOGS:
         case = read_case(data / name)
         models = Models(case, settings)
         everything = np.ones(case.train.shape[1], np.bool_)
@@ -222,7 +241,7 @@ def main(*, data: Path, settings: HybridSettings) -> None:
             "data": name, "items": case.train.shape[1], "cold_items": int(case.cold.sum()),
             "items_without_events": int((case.events == 0).sum()), "features": models.features,
             "interactions": models.interactions, "fit_seconds": round(models.fit_seconds, 1),
-            "load": round(os.getloadavg()[0], 1), "told_apart": round(models.told_apart or 0, 3),
+            "load": round(os.getloadavg()[0], 1), "told_apart": round(models.told_apart or 0, 1),
         }), flush=True)  # fmt: skip
         for model in ("chance", "popularity", "trending", "hybrid"):
             score = getattr(models, model)
@@ -241,6 +260,7 @@ def main(*, data: Path, settings: HybridSettings) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", choices=sorted(CATALOGS), help="one data set")
     parser.add_argument("--settings", default="{}", help="[hybrid] settings as JSON, to try others")
     given = parser.parse_args()
-    main(data=given.data, settings=HybridSettings(**json.loads(given.settings)))
+    main(data=given.data, only=given.only, settings=HybridSettings(**json.loads(given.settings)))

@@ -70,6 +70,7 @@ def buckets():
         "user_id": ids,
         "item": lists(rng.integers(0, ITEMS, shown), field["recommendations"]("item").type, SLOTS),
         "score": lists(rng.random(shown), field["recommendations"]("score").type, SLOTS),
+        "source": lists(np.zeros(shown, np.int8), field["recommendations"]("source").type, SLOTS),
         "outcome": pa.array(["recommended"] * users),
     }  # fmt: skip
 

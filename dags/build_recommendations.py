@@ -1,8 +1,8 @@
 """Build the night's recommendations.
 
-Exports the day's events, catalog and users from the shop, folds them into the profiles and, for each campaign file in
-`dags/campaigns/`, compares its models, correlates the items with the best, and recommends to every user. Ends in one
-manifest per table and campaign; the campaigns' `send_…` DAGs start from there.
+Exports the day's events, catalog and users from the shop and folds them into the profiles. Then, for each campaign file
+in `dags/campaigns/`, compares the campaign's models, correlates the items with the best, and recommends to every user.
+Ends in one manifest per table and campaign; the campaigns' `send_…` DAGs start from there.
 
 **A model that is no good does not stop the night.** Where training is not due (`[training] cadence`), or its model or
 its table is refused, the last good correlations stay for up to 14 days; `train_correlations` says so in its result, and
@@ -31,37 +31,49 @@ from schemas.campaign import Campaign
 
 
 def campaign_tasks(campaign: Campaign):
-    spark = {"campaign": campaign.name, "is_gated": True, "pool": "spark"}
-    training = []
+    # A pool of its own: training takes neither a slot of the send's Spark jobs nor of anything else, and one at a time.
+    training = {"campaign": campaign.name, "pool": "training"}
+    train = []
     if campaign.candidates.kind == "correlations":  # a wishlist needs no model
-        # A pool of its own: training takes neither a slot of the send's Spark jobs nor of anything else.
-        training = [
-            JobOperator(
-                task_id="backtest_models",
-                job="backtest_models",
-                campaign=campaign.name,
-                pool="training",
-                outlets=[table_asset("backtests")],
-            ),
-            TrainingOperator(
-                task_id="train_correlations",
-                job="train_correlations",
-                published="correlations",
-                outlets=[table_asset("correlations"), table_asset("product_correlations")],
-                **(spark | {"pool": "training"}),
-            ),
-        ]
+        backtest_models = JobOperator(
+            task_id="backtest_models", job="backtest_models", outlets=[table_asset("backtests")], **training
+        )
+        train_hybrid = JobOperator(
+            task_id="train_hybrid",
+            job="train_hybrid",
+            is_gated=True,
+            outlets=[table_asset("hybrid_items")],
+            **training,
+        )
+        rank_trending = JobOperator(
+            task_id="rank_trending",
+            job="rank_trending",
+            campaign=campaign.name,
+            is_gated=True,
+            outlets=[table_asset("trending")],
+        )
+        train_correlations = TrainingOperator(
+            task_id="train_correlations",
+            job="train_correlations",
+            published="correlations",
+            is_gated=True,
+            outlets=[table_asset("correlations"), table_asset("product_correlations")],
+            **training,
+        )
+        train = [[backtest_models, train_hybrid, rank_trending], train_correlations]
     recommend_items = SparkJobOperator(
         task_id="recommend_items",
         job="recommend_items",
         published="recommendations",
+        is_gated=True,
+        campaign=campaign.name,
+        pool="spark",
         outlets=[table_asset("recommendations")],
-        **spark,
     )
     finish_build = JobOperator(
         task_id="finish_build", job="finish_build", campaign=campaign.name, outlets=[table_asset("builds")]
     )
-    return [*training, recommend_items, finish_build]
+    return [*train, recommend_items, finish_build]
 
 
 @dag(

@@ -18,10 +18,10 @@ provider any date can be triggered.
 import datetime as dt
 
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
-from airflow.sdk import CronDataIntervalTimetable, Param, chain, dag, task_group
+from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
 from ryml_airflow.campaigns import load_all
-from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, MACROS, table_asset
+from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, ramp_param, table_asset
 from ryml_airflow.launch import (
     BuildSensor,
     JobOperator,
@@ -47,14 +47,8 @@ def send_dag(campaign: Campaign):
         user_defined_macros={**MACROS, "run_date": run_date_of(mail.send_time)},
         params={
             "date": DATE_PARAM,
-            "ramp_minutes": Param(
-                campaign.push.ramp_minutes,
-                type="integer",
-                minimum=0,
-                maximum=1440,
-                title="Ramp",
-                description="Minutes over which the rate of pushed contacts rises to its full height; 0: none.",
-            ),
+            "ramp_minutes": ramp_param(campaign.push.ramp_minutes),
+            **GATE_PARAMS,
         },
         tags=["ryml", "send", "nightly", campaign.name],
         **DAG_DEFAULTS,
@@ -75,10 +69,18 @@ def send_dag(campaign: Campaign):
             published="chunks",
             campaign=campaign.name,
             needs_ledger=True,
+            is_gated=True,
             arguments={"ramp_minutes": "{{ params.ramp_minutes }}"},
             pool="spark",
             outlets=[table_asset("chunks")],
         )
+        before_push = [wait_for_build, pull_suppressions, plan_push]
+        if campaign.last_look.recent_events:
+            looked = {"settings": ["source", "data"], "outlets": [table_asset("recent_events")]}
+            pull_recent_events = JobOperator(
+                task_id="pull_recent_events", job="pull_recent_events", campaign=campaign.name, **looked
+            )
+            before_push.append(pull_recent_events)
         list_chunks = JobOperator(task_id="list_chunks", job="list_chunks", result_key="chunks", **delivery)
 
         @task_group(tooltip="Each chunk waits for its place on the ramp without holding a slot, then is pushed")
@@ -107,7 +109,7 @@ def send_dag(campaign: Campaign):
             pool="sendgrid",
             **provider,
         )
-        chain(wait_for_build, pull_suppressions, plan_push, list_chunks, pushed, reconcile_push, schedule_send)
+        chain(*before_push, list_chunks, pushed, reconcile_push, schedule_send)
 
     return send()
 

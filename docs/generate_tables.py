@@ -1,4 +1,4 @@
-"""Write the tables of DAGs and of the lake into README.md, between their markers (`make docs`)."""
+"""Write the tables of DAGs, of the lake and of campaign keys into their documents, between markers (`make docs`)."""
 
 import os
 import runpy
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "campaigns.md")
 
 # May past dates be run again? A DAG file that is not named here is an error.
 PAST_DATES = {
@@ -57,9 +57,17 @@ def tables() -> str:
     return table(["table", "grain", "key", "kept"], rows)
 
 
+def campaign_keys() -> str:
+    """One row per key of a campaign's file."""
+    return str(runpy.run_path(str(ROOT / "docs" / "campaign_keys.py"))["table"]())
+
+
 def current(text: str) -> str:
-    """Give the text with every generated part as it should be now."""
-    for name, part in (("dags", dags()), ("tables", tables())):
+    """Give the text of a document with every generated part as it should be now."""
+    for name, make in {"dags": dags, "tables": tables, "keys": campaign_keys}.items():
+        if f"<!-- {name}: made by" not in text:
+            continue
+        part = make()
         before, start, rest = text.partition(f"<!-- {name}: made by `make docs` -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->\n")
         text = f"{before}{start}{part}\n{end}{after}"
@@ -68,4 +76,5 @@ def current(text: str) -> str:
 
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
-    README.write_text(current(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in DOCUMENTS:
+        document.write_text(current(document.read_text(encoding="utf-8")), encoding="utf-8")

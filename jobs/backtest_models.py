@@ -43,10 +43,8 @@ from jobs.ranking.neighbours import Together
 from jobs.ranking.training_window import choose_window, count_days
 from schemas.campaign import Campaign, load_campaign
 from schemas.item_models import ItemModelSettings
-from schemas.layout import Partition
+from schemas.layout import REPORT_NAME, Partition
 from schemas.tables import BACKTESTS
-
-REPORT: str = "report.html"
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +166,7 @@ def _write_report(
     from jobs.backtest.report import report_of  # draws with matplotlib, which takes 0.5 s to import
 
     text = report_of(attempt.partition, entries, verdict, split, before)
-    with contextlib.closing(attempt.lake.storage.create(f"{attempt.folder}/{REPORT}")) as file:
+    with contextlib.closing(attempt.lake.storage.create(f"{attempt.folder}/{REPORT_NAME}")) as file:
         file.write(text.encode())
 
 

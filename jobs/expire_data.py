@@ -5,7 +5,8 @@ that, after checking that each entry still may go; if one may not, nothing is de
 Keeping times are in schemas/retention.py, the rule of what is reachable in jobs/expire/reachable.py.
 
 Reads:  every manifest of the lake, the names of its files
-Writes: expired/RUN_ID.json (the list); deletes partitions, attempts that no manifest names, and staged backfills.
+Writes: expired/RUN_ID.json (the list); deletes partitions, attempts that no manifest names, staged backfills, and
+        what the gate said of runs that it stopped.
         item_index is never touched, not even its former attempts: without it no other table can be read
 Run:    python -m jobs.expire_data --lake LAKE --date 2026-11-02 --run-id by-hand --step list
 """
@@ -38,7 +39,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(*, lake: str, date: dt.date, run_id: str, step: Literal["list", "delete"]) -> dict[str, Any]:
-    """List or delete; return how many partitions, attempts and staged backfills, and their bytes.
+    """List or delete; return how many partitions, attempts, staged backfills and stopped checks, and their bytes.
 
     Raises: EmptyPartitionError if the run listed nothing before; GateError if the list does not hold any more.
     """
@@ -76,6 +77,12 @@ def choose(inventory: Inventory, as_of: dt.date) -> ExpiryList:
         and folder.path not in inventory.named
         and folder.modified_at < end_at - dt.timedelta(days=attempt_days(folder.table))
     ]
+    # Kept as long as the partition would have been, had it passed: somebody may still look into the night.
+    stopped = [
+        file
+        for file in inventory.stopped
+        if TABLES[file.table].dated and file.modified_at < end_at - dt.timedelta(days=keep_days()[file.table])
+    ]
     stale = [folder for folder in inventory.staged if folder.modified_at < end_at - dt.timedelta(days=STAGING_DAYS)]
     return ExpiryList(
         as_of=as_of.isoformat(),
@@ -90,6 +97,7 @@ def choose(inventory: Inventory, as_of: dt.date) -> ExpiryList:
         ),
         attempts=tuple(ExpiredFolder(folder.path, folder.size_bytes) for folder in orphans),
         staged=tuple(ExpiredFolder(folder.path, folder.size_bytes) for folder in stale),
+        stopped=tuple(ExpiredFolder(file.path, file.size_bytes) for file in stopped),
     )
 
 
@@ -106,6 +114,9 @@ def delete(lake: Lake, inventory: Inventory, listed: ExpiryList, as_of: dt.date)
         storage.delete_folder(entry.folder)
     for folder in (*listed.attempts, *listed.staged):
         storage.delete_folder(folder.path)
+    for file in listed.stopped:
+        if (held := storage.read(file.path)) is not None:
+            storage.delete_if(file.path, held)
     # An upload that old is of an attempt that is nobody's any more.
     end_at = Window.of_days(as_of, as_of).end_at
     storage.drop_unfinished_uploads(end_at - dt.timedelta(days=ATTEMPT_DAYS))

@@ -37,7 +37,7 @@ def main(*, lake: str, date: dt.date, campaign: str, user: str) -> Explanation:
 
     Raises: EmptyPartitionError if there is no such list; StorageError if an input is not there as it was.
     """
-    return Explainer.open(Lake.open(lake), campaign, date).explain(user)
+    return Explainer.open(Lake.open(lake), campaign, date, user).explain(user)
 
 
 def run(options: Mapping[str, Any]) -> int:

@@ -96,7 +96,7 @@ def main(
         observed,
         inputs=inputs,
         parameters=parameters,
-        metrics={"receipts": folded_before | {str(found.partition): found.content_sha256 for found in receipts}},
+        metrics={"receipts": {str(found.partition): found.content_sha256 for found in receipts}},
         figures=_shares(observed) | hours_before(Window.of_days(date, date).end_at, observed),
         missing={
             **NO_TIME_OF_DAY,

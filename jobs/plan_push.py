@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import functools
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan import plan_bucket
+from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
 from jobs.delivery.ramp import ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
+from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
-from schemas.campaign import Campaign, load_campaign
+from jobs.quality.override import GateOverride
+from schemas.campaign import Campaign, PushSettings, load_campaign
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
@@ -58,11 +62,13 @@ def main(
     ledger: str,
     ramp_minutes: int | None = None,
     full: bool = False,
+    override: GateOverride | None = None,
 ) -> dict[str, Any]:
     """Publish and freeze the plan; return users by action.
 
     A plan of which anything was pushed already holds: it is returned, whatever the inputs are now.
-    Raises: EmptyPartitionError if nobody would get anything, and the campaign does not say that this may be.
+    Raises: GateError if the plan is outside its bands and nobody overrides that; EmptyPartitionError if nobody would
+    get anything, and the campaign does not say that this may be.
     """
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
@@ -101,6 +107,7 @@ def main(
                 **{action: sum(counts[action] for _, counts, _ in results) for action in PLAN_ACTIONS},
                 "withheld_by_reason": _add(counts["withheld_by_reason"] for _, counts, _ in results),
                 "upsert_by_variant": _add(counts["upsert_by_variant"] for _, counts, _ in results),
+                "holders": sum(counts["holders"] for _, counts, _ in results),
                 "chunks": sum(len(parts) for _, _, parts in results),
                 "parts": {str(entry.bucket): parts for entry, _, parts in results if parts},
             },
@@ -110,12 +117,17 @@ def main(
             f"nobody of {manifest.rows} users would be mailed on {date}: {dict(manifest.metrics)}; check the users "
             "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
         )
+    recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
+    _check_gates(manifest, recipients_before, settings, override)
     chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
-    books.freeze_plan(this_run, manifest.content_sha256, counts, chunks)
-    return _describe(_frozen(opened, partition, books, this_run))
+    _, _, start_at = books.freeze_plan(
+        this_run, manifest.content_sha256, counts, chunks, deadline_minutes=push.deadline_minutes
+    )
+    frozen = _describe(_frozen(opened, partition, books, this_run))
+    return {**frozen, **_forecast(chunks, start_at, push)}
 
 
 def _plan_bucket(
@@ -131,10 +143,11 @@ def _plan_bucket(
     bucket: int,
 ) -> tuple[FileEntry, dict[str, Any], list[int]]:
     lake = attempt.lake
+    held = lake.read(mirror, bucket=bucket) if mirror else MIRROR.schema.empty_table()
     rows = plan_bucket(
         lake.read(recommendations, bucket=bucket, columns=["user_id", "item"]),
         lake.read(users, bucket=bucket, columns=_USER_COLUMNS),
-        lake.read(mirror, bucket=bucket) if mirror else MIRROR.schema.empty_table(),
+        held,
         suppressed,
         address_key=address_key,
         chunk_users=chunk_users,
@@ -149,6 +162,7 @@ def _plan_bucket(
     counts = {
         **{action: actions[action] for action in PLAN_ACTIONS},
         "withheld_by_reason": dict(withheld),
+        "holders": int((lengths(held["item"]) > 0).sum()),
         "upsert_by_variant": dict(Counter(mailed["variant"].to_pylist())),
     }
     return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
@@ -166,6 +180,38 @@ def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> l
         ChunkPlan(number, bucket, part, users, offset)
         for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
     ]
+
+
+def _check_gates(
+    manifest: Manifest, recipients_before: list[int], settings: Campaign, override: GateOverride | None
+) -> None:
+    """Stop a plan that is not like those before, unless a named person says that it is right."""
+    strange = strange_in_plan(
+        manifest.metrics, holders=manifest.metrics["holders"], recipients_before=recipients_before, gates=settings.gates
+    )
+    if strange and override is None:
+        raise GateError(
+            f"{manifest.partition}: {'; '.join(strange)}. Nothing was pushed, nobody was cleared. If the data is "
+            "right, give override_gates_by and override_gates_reason"
+        )
+    if strange and override is not None:
+        _log.warning("%s, and goes on by the word of %s: %s", "; ".join(strange), override.by, override.reason)
+
+
+def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:
+    """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
+    if not chunks:
+        return {}
+    seconds = sum(chunk.users for chunk in chunks) / (push.requests_per_second * CONTACTS_PER_REQUEST)
+    last = chunks[-1]
+    seconds = max(seconds, last.offset_seconds + last.users / (push.requests_per_second * CONTACTS_PER_REQUEST))
+    end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, push.deadline_minutes * 60))
+    text = end_at.isoformat(timespec="seconds")
+    if end_at > deadline_at:
+        _log.warning("the push will end at about %s, past its deadline %s: the rest expires", text, deadline_at)
+    else:
+        _log.info("the push will end at about %s", text)
+    return {"forecast_end_at": text, "deadline_at": deadline_at.isoformat(timespec="seconds")}
 
 
 def _frozen(lake: Lake, partition: Partition, books: Ledger, this_run: Run) -> Manifest:
@@ -191,4 +237,4 @@ def _add(counters: Any) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    run(main, arg_parser())
+    run(functools.partial(main, override=GateOverride.from_environment(os.environ)), arg_parser())

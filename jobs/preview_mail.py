@@ -33,7 +33,7 @@ from jobs.rehearsal.mailbox_pages import SENDER
 from schemas.campaign import Campaign, load_campaign
 from schemas.errors import ConfigError
 from schemas.layout import Partition
-from schemas.mail_fields import all_fields
+from schemas.mail_fields import COUNT, all_fields, own_field
 
 # Where the provider puts each recipient's own links.
 LINKS = {"unsubscribe": "about:blank#unsubscribe", "unsubscribe_preferences": "about:blank#preferences"}
@@ -55,14 +55,18 @@ def main(*, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, 
     """
     settings = load_campaign(campaign)
     fields = user_fields(Lake.open(lake), settings, Ledger(ledger, utc_now), date, user)
-    template = load_template(date)
+    template = load_template(date, settings.mail.field_prefix)
     values = {**SENDER, **LINKS, **fields}
     for suffix, content in ((".html", template.html), (".txt", template.text)):
         path = out.with_name(out.name + suffix)
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)  # a mail is somebody's
         path.write_text(render(content, values), encoding="utf-8")
-    return {"rows": int(fields["ryml_count"]), "html": f"{out}.html", "text": f"{out}.txt"}
+    return {
+        "rows": int(fields[own_field(COUNT, settings.mail.field_prefix)]),
+        "html": f"{out}.html",
+        "text": f"{out}.txt",
+    }
 
 
 def user_fields(lake: Lake, settings: Campaign, ledger: Ledger, date: dt.date, user: str) -> dict[str, str]:
@@ -93,7 +97,7 @@ def user_fields(lake: Lake, settings: Campaign, ledger: Ledger, date: dt.date, u
     email = found["email"].combine_chunks()
     uids = keyed_hash(pc.binary_join_element_wise(found["user_id"].combine_chunks(), email, "\n"), ledger.key(UID_KEY))
     urls = linked_urls(catalog, settings.slots, LinkTokens(settings.name, ledger.key(LINK_KEY)))
-    own = {name: name for name in names}
+    own = {name: own_field(name, settings.mail.field_prefix) for name in names}
     contact = render_contacts(
         emails=email,
         uids=uids,

@@ -34,24 +34,41 @@ def main(
 ) -> dict[str, Any]:
     """Publish the suppressed addresses; return how many there are of each kind. None is fine."""
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
-    group = delivery.provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
-    found = sorted(
-        {
-            (kind.partition(":")[0], canonical_address(address))
-            for kind, address in delivery.provider.suppressed_addresses()
-            # Who left another of the shop's mailings still wants this one.
-            if not kind.startswith("group_unsubscribes") or kind == f"group_unsubscribes:{group}"
-        }
-    )
+    return pull_suppressions(delivery)
+
+
+def pull_suppressions(delivery: Delivery) -> dict[str, Any]:
+    """Publish the run's suppressions, as keyed hashes."""
+    provider, calls = delivery.provider, delivery.calls()
+    group = calls.repeat(lambda: provider.ensure_suppression_group(delivery.campaign.mail.suppression_group))
+
+    def pull() -> list[tuple[str, str]]:
+        # Of groups only the campaign's own: who left another of the shop's mailings still wants this one.
+        return sorted(
+            {(kind, canonical_address(found)) for kind, found in provider.suppressed_addresses(group_id=group)}
+        )
+
+    found = calls.repeat(pull)
     addresses = pa.array([address for _, address in found], pa.string())
     keys = keyed_hash(addresses, delivery.ledger.key(ADDRESS_KEY))
     rows = pa.table(
         {"address_key": pa.array(keys.view(np.int64)), "kind": pa.array([kind for kind, _ in found], pa.string())},
         schema=SUPPRESSIONS.schema,
     ).sort_by([("address_key", "ascending"), ("kind", "ascending")])
-    attempt = delivery.lake.attempt(Partition("suppressions", date, delivery.campaign.name), run_id)
+    attempt = delivery.lake.attempt(
+        Partition("suppressions", delivery.run.send_date, delivery.campaign.name), delivery.run_id
+    )
     kinds = dict(Counter(kind for kind, _ in found))
     return summarise(attempt.publish([attempt.write(rows)], inputs=[], parameters={}, metrics={"kinds": kinds}))
+
+
+def _pull(delivery: Delivery) -> list[tuple[str, str]]:
+    """Ask for everyone who is suppressed; of groups only the campaign's: who left another mailing still wants this."""
+    provider = delivery.provider
+    group = provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
+    return sorted(
+        {(kind, canonical_address(address)) for kind, address in provider.suppressed_addresses(group_id=group)}
+    )
 
 
 if __name__ == "__main__":

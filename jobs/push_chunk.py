@@ -1,6 +1,6 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
-Reads:  chunks and users of the date, the newest catalog, the ledger
+Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
 Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
@@ -8,6 +8,8 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 
 import argparse
 import datetime as dt
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from jobs.delivery.addresses import LINK_KEY, UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.engine import Pusher
+from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
 from jobs.delivery.link_tokens import LinkTokens
 from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
@@ -31,13 +34,14 @@ from jobs.delivery.run_list import ensure_run_list
 from jobs.delivery.sheet import Sheet
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
-from jobs.lake.manifest import Manifest
-from schemas.errors import GateError
+from jobs.lake.manifest import Manifest, Window
+from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
-from schemas.tables import RECEIPTS
+from schemas.tables import RECEIPTS, RECENT_EVENTS
 
 CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
+LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
 
 
@@ -96,8 +100,9 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     plan, (digest, _, _) = delivery.lake.manifest(Partition("chunks", date, name)), delivery.ledger.plan(delivery.run)
     if plan.content_sha256 != digest:
         raise GateError(f"{plan.partition} is not the plan that the ledger froze; nothing was pushed. Restore it")
-    newest = newest_catalog(delivery.lake, date).to_bytes().decode()
-    catalog = Manifest.from_bytes(delivery.ledger.pin_catalog(delivery.run, claim, newest).encode(), "the ledger")
+    catalog, recent = _pinned(delivery, claim)
+    read_at = looked_at(recent, date)
+    events = delivery.lake.read(recent, bucket=claim.plan.bucket) if recent else None
     rows = read_chunk(
         delivery.lake,
         plan,
@@ -106,7 +111,9 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
         claim.plan,
         slots=delivery.campaign.slots,
         min_items=delivery.campaign.min_items,
+        look=LastLook(delivery.campaign, events, read_at),
     )
+    rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
     slots = delivery.campaign.slots
     own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
@@ -124,8 +131,35 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     state = "confirmed" if pusher.push(sheet) else "expired"
     counts = pusher.counts()
     counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
     delivery.ledger.close_chunk(delivery.run, claim, state, counts)
     return Claim(claim.plan, claim.epoch, state, counts)
+
+
+def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
+    """The catalog and the events since the build that the chunk's first worker saw: a retry gives the same bytes.
+
+    Raises: EmptyPartitionError if the campaign asks for these events and nobody read them.
+    """
+    date, settings = delivery.run.send_date, delivery.campaign
+    recent = delivery.lake.find(Partition(RECENT_EVENTS.name, date, settings.name))
+    if settings.last_look.recent_events and recent is None:
+        raise EmptyPartitionError(
+            f"{settings.name} takes a last look at recent events, and those of {date} were not read; run "
+            "pull_recent_events, or set last_look.recent_events = false. Nothing was pushed"
+        )
+    seen = [newest_catalog(delivery.lake, date), *([recent] if settings.last_look.recent_events and recent else [])]
+    text = json.dumps([manifest.to_bytes().decode() for manifest in seen])
+    held = json.loads(delivery.ledger.pin_catalog(delivery.run, claim, text))
+    catalog, *more = (Manifest.from_bytes(one.encode(), "the ledger") for one in held)
+    return catalog, more[0] if more else None
+
+
+def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
+    """Say up to when what users did is known to the lists: when it was read last, else the end of the date."""
+    if recent is None:
+        return Window.of_days(date, date).end_at
+    return dt.datetime.fromisoformat(recent.metrics["read_at"])
 
 
 def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dict[str, str], list_id: str) -> Sheet:
@@ -134,14 +168,19 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     Who holds the very content already is only stamped: the send's date, and the digest that it expects.
     """
     uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    values = item_values(rows.catalog)
-    items = item_digests([values[part] for part in SLOT_PARTS])
-    contents = content_digests(uids, rows.slot_rows, items)
+    used, slot_rows = only_used(rows.slot_rows)
+    catalog = rows.catalog.take(pa.array(used))
+    values = item_values(catalog)
+    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
     slots = delivery.campaign.slots
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
-    fragments = slot_fragments(values, slots, field_ids, urls=linked_urls(rows.catalog, slots, tokens))
+    # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
+    carried, slot_rows = only_used([np.where(lane == CONTENT, slot, -1) for slot in slot_rows])
+    values = {part: texts.take(pa.array(carried)) for part, texts in values.items()}
+    urls = linked_urls(catalog.take(pa.array(carried)), slots, tokens)
+    fragments = slot_fragments(values, slots, field_ids, urls=urls)
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
@@ -151,7 +190,7 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         return render_contacts(
             emails=emails,
             uids=uids[positions],
-            slot_rows=[slot[positions] for slot in rows.slot_rows],
+            slot_rows=[slot[positions] for slot in slot_rows],
             counts=rows.counts[positions],
             contents=contents[positions],
             fragments=fragments,
@@ -170,6 +209,15 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         lanes=((list_id,), (), (list_id,)),
         render=render,
     )
+
+
+def only_used(
+    slot_rows: Sequence[npt.NDArray[np.int64]],
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
+    """Give the catalog rows that occur in any slot, in order, and the slots as rows of these; -1 stays."""
+    used = np.unique(np.concatenate(slot_rows))
+    used = used[used >= 0]
+    return used, [np.where(slot < 0, -1, np.searchsorted(used, slot)) for slot in slot_rows]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Run:    python -m jobs.reconcile_push --lake LAKE --date 2026-11-02 --run-id by-
 import argparse
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
+from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.plan_push import MIRROR_DAYS
+from jobs.push_chunk import LAG
 from schemas.errors import GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, RECEIPT_OUTCOMES
@@ -65,17 +67,40 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     _check_list(delivery, counts["delivered"])
 
     plan = lake.manifest(Partition("chunks", run_.send_date, run_.campaign))
-    manifest = receipts_attempt(lake, run_, digest).publish(files, inputs=[plan], parameters={}, metrics=dict(counts))
+    lag = exclusion_lag(delivery.ledger.chunk_counts(run_))
+    manifest = receipts_attempt(lake, run_, digest).publish(
+        files, inputs=[plan], parameters={}, metrics={**counts, **lag}
+    )
+    looked_at = check_sample(delivery, manifest)
     mirror = publish_mirror(lake, plan, manifest, delivery.run_id)
     delivery.ledger.mark_reconciled(run_)
     return {
         "partition": str(manifest.partition),
         "rows": manifest.rows,
         **counts,
+        **lag,
         "unchanged": planned["unchanged"],
         "withheld": planned["withheld"],
         "contacts_held": mirror.rows,
+        "contacts_read_back": looked_at,
     }
+
+
+def exclusion_lag(chunks: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Say how old the knowledge was that items were ruled out by, when the lists were rendered.
+
+    Median and 99th percentile over those who get items; nothing if nobody does.
+
+    What a user did in the last so many seconds before the push is not known to their list.
+    """
+    lags = np.array([counts[LAG] for counts in chunks if LAG in counts], np.int64)
+    users = np.array([counts["delivered"] for counts in chunks if LAG in counts], np.int64)
+    order = np.argsort(lags)
+    reached = np.cumsum(users[order])
+    if not len(reached) or not reached[-1]:
+        return {}
+    places = {name: np.searchsorted(reached, share * reached[-1]) for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return {f"exclusion_lag_{name}_seconds": int(lags[order][place]) for name, place in places.items()}
 
 
 def publish_mirror(lake: Lake, plan: Manifest, receipts: Manifest, run_id: str) -> Manifest:

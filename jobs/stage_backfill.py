@@ -29,6 +29,9 @@ from schemas.campaign import load_campaign
 from schemas.errors import GateError
 from schemas.layout import UNDATED, Partition
 
+# What is known without history is taken as it was: a new catalog changes what is recommended, not what was in demand.
+_COLD_START = ("hybrid_features", "hybrid_items", "hybrid_users", "trending")
+
 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
@@ -79,6 +82,9 @@ def main(
     index = known
     for date in request.dates:
         mirror_partition(live, staged, Partition("profiles", date))
+        for partition in (Partition(table, date, backfill.settings.name) for table in _COLD_START):
+            if live.find(partition) is not None:
+                mirror_partition(live, staged, partition)
         export_table.main(
             lake=staged.uri,
             table="catalog",

@@ -3,7 +3,8 @@
 Where the date is not due, or its model or its table is refused, the last good correlations stay, and the answer says
 so; the night goes on with them for 14 days.
 
-Reads:  profiles and backtests of the date, item_index, the product_correlations before it, the campaign's settings
+Reads:  profiles and backtests of the date, item_index, the newest hybrid_items of the last 14 days, the
+        product_correlations before the date, the campaign's settings
 Writes: correlations and product_correlations of the campaign and date
 Run:    python -m jobs.train_correlations --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml
@@ -23,35 +24,48 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.backtest.contest import stacked
 from jobs.backtest.outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
-from jobs.backtest.recompute import Evidence, rows_that_differ
+from jobs.backtest.recompute import Evidence
 from jobs.backtest.split import micros
-from jobs.backtest.table_gate import TOO_FEW, as_matrix, hit_rate_of_popularity, read_back, sampled_items
+from jobs.backtest.table_gate import (
+    TOO_FEW,
+    as_matrix,
+    figures_of_table,
+    hit_rate_of_popularity,
+    look_at,
+    read_back,
+)
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
-from jobs.lake.list_columns import flat, lengths
+from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.profiles.pairs import pairs_of_profiles
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed, observe
 from jobs.quality.override import GateOverride
+from jobs.ranking.hybrid_tables import read_vectors
 from jobs.ranking.interactions import DAY, Interest, in_order, user_order
 from jobs.ranking.item_model import fit, load, save
+from jobs.ranking.item_vectors import VectorItems
+from jobs.ranking.merge_neighbours import MergeRule, merge_hybrid, typical_score
 from jobs.ranking.neighbours import Together, co_occurring
 from jobs.ranking.steady_lists import SHOWN, replaced_without_gain, shown_lists
 from jobs.ranking.training_window import choose_window, count_days
 from schemas.campaign import Campaign, load_campaign
-from schemas.contracts import CONTRACTS
+from schemas.contracts import CONTRACTS, CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.item_models import ItemModelSettings
 from schemas.layout import Partition
-from schemas.tables import CORRELATIONS, PRODUCT_CORRELATIONS
+from schemas.tables import HYBRID_ITEMS, PRODUCT_CORRELATIONS
 
 # Items a task correlates: small enough for many tasks, large enough to be worth one (measured 0.1 s at 2,000).
 _BLOCK_ITEMS: Final = 2_000
 _MODEL: Final = "model"
+_HYBRID: Final = "hybrid"
+_SCORED_ITEMS: Final = 1_000  # lists that are looked at for what a score is worth
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -100,8 +114,10 @@ def _train(
     model = model_of(backtest.metrics[MODEL])
     if model is None:
         raise EmptyPartitionError(f"{backtest.partition} is of another release; run backtest_models for {date} again")
-    inputs = [profiles, backtest]
-    parameters = {MODEL: model.model_dump(mode="json"), "training": training.table_parameters()}
+    hybrid = lake.latest(HYBRID_ITEMS.name, up_to=date, campaign=campaign.name, days=CORRELATIONS_MAX_AGE_DAYS)
+    inputs = [profiles, backtest, hybrid] if hybrid else [profiles, backtest]
+    merged = campaign.hybrid.model_dump(mode="json", include={"little_support", "enough_support"}) if hybrid else None
+    parameters = {MODEL: model.model_dump(mode="json"), "training": training.table_parameters(), "hybrid": merged}
     if found := lake.reusable(partition, inputs=inputs, parameters=parameters):
         return found
 
@@ -120,7 +136,8 @@ def _train(
         orders = each(read, range(lake.buckets), "read user buckets")
         interactions = in_order([scratch.load(f"bucket-{bucket}") for bucket in range(lake.buckets)], orders)
         _lay_out(scratch, interactions, model)
-        work = _Work(attempt, scratch, model, training.depth, training.min_support, items)
+        rule = _merge_rule(scratch, lake, hybrid, campaign, items)
+        work = _Work(attempt, scratch, model, training.depth, training.min_support, items, rule)
         results = each(functools.partial(correlate_block, work), range(0, items, _BLOCK_ITEMS), "correlate item blocks")
     files, observed = [entry for entry, _ in results], Observed.total(counted for _, counted in results)
     if observed.sums["pairs"] == 0:
@@ -129,10 +146,6 @@ def _train(
             "history or lower training.min_support"
         )
     hit_rate = hit_rate_of_popularity(interactions, as_matrix((read_back(attempt, entry) for entry in files), items))
-    figures = {
-        "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(interactions.indices)),
-        **{name: observed.sums[name] for name in _COUNTED},
-    }
     return publish_checked(
         attempt,
         files,
@@ -146,13 +159,10 @@ def _train(
             "interactions": int(interactions.nnz),
             "users": int(interactions.shape[0]),
         },
-        figures=figures if hit_rate is None else {**figures, "hit_rate_of_popularity": hit_rate},
+        figures=figures_of_table(observed, interactions, hit_rate),
         missing=TOO_FEW,
         override=override,
     )
-
-
-_COUNTED: Final = ("self_neighbours", "items_not_in_index", "rows_recomputed", "rows_recomputed_differently")
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,7 @@ class _Work:
     depth: int
     min_support: int
     items: int
+    rule: MergeRule | None
 
 
 def _read_bucket(
@@ -187,31 +198,39 @@ def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     """Write one block of items, read it back, and make some of its rows once more."""
     last = min(first + _BLOCK_ITEMS, work.items)
     entry = work.attempt.write(rows_of_block(work, first, last), bucket=first // _BLOCK_ITEMS)
-    written, sample = read_back(work.attempt, entry), sampled_items(first, last)
-    different = rows_that_differ(
-        written, sample, Evidence.load(work.scratch, "evidence"), work.model, depth=work.depth,
-        min_support=work.min_support,
+    evidence = Evidence.load(work.scratch, "evidence")
+    observed = look_at(
+        read_back(work.attempt, entry), (first, last), evidence, work.model, depth=work.depth,
+        min_support=work.min_support, fitted=load(work.scratch, _MODEL),
+        little_support=work.rule.little_support if work.rule else 0,
     )  # fmt: skip
-    observed = _observe_block(written, work.items)
-    observed.sums["rows_recomputed"] += len(sample)
-    observed.sums["rows_recomputed_differently"] += len(different)
     return entry, observed
 
 
 def rows_of_block(work: _Work, first: int, last: int) -> pa.Table:
-    """Find the others of items first…last-1. Neighbours from elsewhere (the hybrid's) are to be merged in here."""
+    """Find the others of items first…last-1: by co-occurrence, and by the hybrid for items that few users have."""
     model, together = load(work.scratch, _MODEL), Together.load(work.scratch, "together")
     found = co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
+    if work.rule is not None:
+        similar = VectorItems.load(work.scratch, _HYBRID).block(first, last, work.depth)
+        users = np.diff(together.by_items.indptr[first : last + 1]).astype(np.int64)
+        support = together.support(first, similar)
+        found = merge_hybrid(found, similar, support, users, rule=work.rule, depth=work.depth)
     return found.as_table(first)
 
 
-def _observe_block(rows: pa.Table, items: int) -> Observed:
-    observed = observe(CONTRACTS[CORRELATIONS.name], rows)
-    item, others = rows["item"].to_numpy(), flat(rows["other_item"])
-    observed.sums["pairs"] = len(others)
-    observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
-    observed.sums["items_not_in_index"] = int((item >= items).sum() + (others >= items).sum())
-    return observed
+def _merge_rule(
+    scratch: Scratch, lake: Lake, hybrid: Manifest | None, campaign: Campaign, items: int
+) -> MergeRule | None:
+    """Lay the hybrid's vectors out for the tasks, and say how its neighbours are merged; None without a hybrid."""
+    if hybrid is None:
+        return None
+    read_vectors(lake, hybrid, items).save(scratch, _HYBRID)
+    model, training = load(scratch, _MODEL), campaign.training
+    # Every hundredth item says what a score is worth; in small catalogs every item.
+    every = max(1, items // _SCORED_ITEMS)
+    lists = stacked([model.block(item, item + 1, training.depth) for item in range(0, items, every)])
+    return MergeRule(campaign.hybrid.little_support, campaign.hybrid.enough_support, typical_score(lists))
 
 
 def _publish_shown(

@@ -40,8 +40,9 @@ from jobs.ranking.hybrid_tables import feature_rows, item_rows, vectors_of_wrong
 from jobs.ranking.interactions import DAY, Interest
 from jobs.ranking.item_features import item_features
 from jobs.ranking.item_vectors import whole_vectors
-from jobs.ranking.pairs_told_apart import pairs_told_apart_share
+from jobs.ranking.pairs_told_apart import pairs_told_apart
 from jobs.ranking.starter_items import most_common, starter_items
+from jobs.ranking.trending import UNIT
 from jobs.ranking.user_features import Feature, combination_matrix, combinations, shared_features
 from schemas.campaign import Campaign, load_campaign
 from schemas.contracts import CONTRACTS, CORRELATIONS_MAX_AGE_DAYS
@@ -75,13 +76,14 @@ def main(
     parameters: dict[str, object] = {
         "hybrid": settings.hybrid.model_parameters(),
         "training": settings.training.table_parameters(),
+        "trending": settings.trending.model_dump(mode="json"),
     }
     made = [opened.find(Partition(table, date, settings.name)) for table in _TABLES]
     done = opened.reusable(Partition(_TABLES[0], date, settings.name), inputs=inputs, parameters=parameters)
     if done and all(made) and _belong_together([manifest for manifest in made if manifest]):
         return {**summarise(done), STATUS: "trained"}
     try:
-        published = _Training(opened, settings, date, run_id, inputs, parameters, override).publish()
+        published = _Training(opened, settings, date, run_id, inputs, parameters, override).train()
     except GateError as error:
         kept = last_good(opened, settings.name, date)
         if kept is None:
@@ -118,7 +120,7 @@ class _Training:
         self._lake, self._settings, self._date, self._run_id = lake, settings, date, run_id
         self._inputs, self._parameters, self._override = inputs, parameters, override
 
-    def publish(self) -> Manifest:
+    def train(self) -> Manifest:
         """Train, and publish the three tables, the model first."""
         hybrid, index = self._settings.hybrid, read_index(self._lake)
         profiles, catalog_manifest, users = self._inputs
@@ -127,7 +129,10 @@ class _Training:
         described = np.flatnonzero(np.diff(found.matrix.indptr))
         item = to_items(index, catalog["item_id"]).to_numpy()[described].astype(np.int64)
         features = Features(found.names, found.matrix[described])
-        sample = read_sample(self._lake, profiles, users, self._interest(), len(index), hybrid.max_interactions)
+        sample = read_sample(
+            self._lake, profiles, users, interest=self._interest(), trending=self._settings.trending, items=len(index),
+            limit=hybrid.max_interactions,
+        )  # fmt: skip
         interactions = sparse.csr_array(sample.interactions[:, item])
         if interactions.nnz == 0:
             raise EmptyPartitionError(
@@ -141,7 +146,7 @@ class _Training:
         model = fit(interactions, features.matrix, user_matrix.matrix, hybrid)
         published = self._publish_model(model, features, user_matrix, sample)
         self._publish_items(published, model, features, item, interactions)
-        self._publish_users(published, model, features, item, known, texts)
+        self._publish_users(published, model, features, item, sample.demand[item], known, texts)
         return published
 
     def _interest(self) -> Interest:
@@ -172,12 +177,12 @@ class _Training:
     ) -> None:
         vectors = whole_vectors(features.matrix @ model.item_vectors)
         rows, size = item_rows(item, vectors), len(read_index(self._lake))
-        told_apart = pairs_told_apart_share(interactions, vectors)
+        told_apart = pairs_told_apart(interactions, vectors)
         figures = {
             "items_not_in_index": int((item >= size).sum()),
             "vectors_of_wrong_length": vectors_of_wrong_length(rows, self._settings.hybrid.components),
             **self._made_once_more(rows, model, features, item),
-            **({} if told_apart is None else {"pairs_told_apart_share": told_apart}),
+            **({} if told_apart is None else {"pairs_told_apart": told_apart}),
         }
         self._publish_table(
             HYBRID_ITEMS.name,
@@ -185,7 +190,7 @@ class _Training:
             [published, self._inputs[1]],
             metrics={"items": len(item)},
             figures=figures,
-            missing={"pairs_told_apart_share": "fewer than 50 users have two items"},
+            missing={"pairs_told_apart": "fewer than 50 users have two items"},
         )
 
     def _made_once_more(
@@ -210,12 +215,13 @@ class _Training:
         model: HybridModel,
         features: Features,
         item: npt.NDArray[np.int64],
+        demand: npt.NDArray[np.int64],
         known: list[Feature],
         texts: pa.StringArray,
     ) -> None:
         hybrid = self._settings.hybrid
         kept = most_common(texts, hybrid.max_combinations)
-        rows = starter_items(kept, known, model, features.matrix, item, depth=hybrid.list_items)
+        rows = starter_items(kept, known, model, features.matrix, item, demand / UNIT, depth=hybrid.list_items)
         nothing_known = sum(key == "{}" for key in kept.to_pylist())
         outside = int((~np.isin(flat(rows["item"]), item)).sum())
         self._publish_table(

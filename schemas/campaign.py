@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from schemas.audience import AudienceSettings, ExperimentSettings
 from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
+from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
+from schemas.last_look import LastLookSettings
 from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
@@ -40,7 +42,7 @@ class MailSettings(_Settings):
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
     # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
-    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 27.
+    # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 29.
     field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
     may_be_empty: bool = False  # true: a night on which nobody gets anything is no error
 
@@ -55,6 +57,8 @@ class PushSettings(_Settings):
 
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
+    # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
+    deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
 
 
@@ -71,6 +75,8 @@ class Campaign(RankingSettings):
     exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    last_look: LastLookSettings = LastLookSettings()
+    gates: DeliveryGates = DeliveryGates()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Exponent = Annotated[float, Field(ge=0, le=2)]
+# How much of popularity every item recommends beside its own: 0 none, 1 as much as everything else together.
+Popularity = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Settings(BaseModel):
@@ -27,13 +29,30 @@ class CooccurrenceModel(_Settings):
     user_exponent: Exponent = 1.0  # b: how much less a user with many interactions counts
     other_exponent: Exponent = 0.2  # c: how much the popularity of the recommended item counts against it
     shrinkage: Annotated[float, Field(ge=0, le=10_000)] = 0.0  # added to D_i: rare items are trusted less
-    min_support: Annotated[int, Field(ge=1, le=1_000)] = 1  # users that a pair must have in common
+    popularity: Popularity = 0.0
 
 
-ItemModelSettings = Annotated[CooccurrenceModel, Field(discriminator="kind")]
+class EaseModel(_Settings):
+    """The linear model that predicts each item from all others, in closed form, for catalogs small enough to invert.
+
+    With a co-occurrence beside it, the two matrices are added, each divided by its mean row sum first.
+    """
+
+    kind: Literal["ease"] = "ease"
+    regularisation: Annotated[float, Field(gt=0, le=10_000)] = 4.0  # in units of an item's mean squared length
+    user_exponent: Exponent = 0.0  # how much less a user with many interactions counts
+    popularity: Popularity = 0.0
+    cooccurrence: CooccurrenceModel | None = None
+    cooccurrence_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ItemModelSettings = Annotated[CooccurrenceModel | EaseModel, Field(discriminator="kind")]
 
 COSINE = CooccurrenceModel(user_exponent=0.0, other_exponent=0.5)
 DEFAULT_CANDIDATES: tuple[CooccurrenceModel, ...] = (
     COSINE,
+    CooccurrenceModel(user_exponent=0.5, other_exponent=0.5),
     CooccurrenceModel(),
+    CooccurrenceModel(item_exponent=0.7),
+    CooccurrenceModel(user_exponent=0.0, other_exponent=0.0, popularity=1.0),
 )

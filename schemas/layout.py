@@ -10,6 +10,7 @@ from schemas.tables import TABLES
 MANIFEST_NAME = "_manifest.json"
 CHECKS_NAME = "_checks.json"  # what a partition's gate found, beside the files that it judged
 STOPPED_NAME = "_stopped_checks.json"  # what it found in files that it did not let through, until others pass
+REPORT_NAME = "report.html"  # for people, beside the data files of a partition that has one
 UNDATED = dt.date.min  # the date of a table that has one partition in all
 
 # Run ids come from Airflow and hold `:` and `+`, which object stores and shells treat in ways of their own.

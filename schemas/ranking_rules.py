@@ -231,6 +231,11 @@ class RankingSettings(Settings):
                 raise ValueError("candidates are items that are back in stock, and catalog.in_stock is false")
         return self
 
+    @property
+    def fallback_steps(self) -> tuple[FallbackStep, ...]:
+        """The ladder's steps; a mail about what is back in stock has none: nothing else is what it says."""
+        return self.fallback.steps if self.candidates.kind == "correlations" else ()
+
     def ranking_parameters(self) -> dict[str, object]:
         """What decides the recommendations' bytes, as it is after a round trip through JSON."""
         return self.model_dump(mode="json", include=set(RankingSettings.model_fields))

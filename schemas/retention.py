@@ -40,6 +40,7 @@ KEEPING: Final[Mapping[str, Keeping]] = {
     "trending": Keeping(_BUILD_DAYS, _BUILD),
     "recommendations": Keeping(_BUILD_DAYS, _BUILD),
     "builds": Keeping(_BUILD_DAYS, _BUILD),
+    "recent_events": Keeping(_DELIVERY_DAYS, _DELIVERY),
     "chunks": Keeping(_DELIVERY_DAYS, _DELIVERY),
     "receipts": Keeping(_DELIVERY_DAYS, _DELIVERY),
     "mirror": Keeping(_DELIVERY_DAYS, _DELIVERY + "; the newest one, which holds the earlier ones, always stays"),

@@ -53,6 +53,8 @@ class Table:
     `bucketed`: a partition has one file per user bucket, in bucket order.
     `per_campaign`: partitions are kept apart by campaign.
     `dated`: one partition a UTC day; an undated table has one partition in all.
+    `repeating`: the columns whose values come again and again, which Parquet stores as a dictionary and positions in
+    it. None: it tries that with every column, and gives up where the dictionary grows too large.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Table:
     bucketed: bool = False
     per_campaign: bool = False
     dated: bool = True
+    repeating: tuple[str, ...] | None = None
     version: int = 1
 
 
@@ -82,6 +85,8 @@ EVENTS: Final = Table(
     grain="one row per thing a user did with an item",
     key=("user_id", "item_id", "event_type", "occurred_at"),
     bucketed=True,
+    # Trying it with all six takes 1.6 times the CPU and a quarter more bytes.
+    repeating=("item_id", "event_type"),
     schema=_schema(
         _required("user_id", pa.string()),
         _required("item_id", pa.string()),
@@ -90,6 +95,15 @@ EVENTS: Final = Table(
         _required("quantity", pa.int32()),
         pa.field("price", MONEY),
     ),
+)
+
+RECENT_EVENTS: Final = Table(
+    name="recent_events",
+    grain="one row per thing a user did after the date, up to the moment before the push",
+    key=EVENTS.key,
+    bucketed=True,
+    per_campaign=True,
+    schema=EVENTS.schema,
 )
 
 CATALOG: Final = Table(
@@ -398,7 +412,7 @@ TABLES: Final = {
     table.name: table
     for table in (
         EVENTS, CATALOG, USERS, ITEM_INDEX, PROFILES, BACKTESTS, CORRELATIONS, PRODUCT_CORRELATIONS, HYBRID_FEATURES,
-        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS, MAIL_EVENTS,
-        FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
+        HYBRID_ITEMS, HYBRID_USERS, TRENDING, RECOMMENDATIONS, RECENT_EVENTS, CHUNKS, RECEIPTS, MIRROR, SUPPRESSIONS,
+        MAIL_EVENTS, FUNNEL, BUILDS, QUARANTINE, QUARANTINE_EVENTS, QUARANTINE_CATALOG, QUARANTINE_USERS,
     )
 }  # fmt: skip

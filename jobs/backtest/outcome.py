@@ -14,7 +14,7 @@ from schemas.campaign import Campaign
 from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import GateError
 from schemas.item_models import ItemModelSettings
-from schemas.layout import Partition
+from schemas.layout import REPORT_NAME, Partition
 
 MODEL: Final = "model"  # in the parameters of correlations and the metrics of backtests: the settings of the model
 STATUS: Final = "status"
@@ -70,6 +70,8 @@ def outcome(lake: Lake, campaign: Campaign, date: dt.date) -> dict[str, Any]:
     if refused is None and (stopped := read_stopped(lake, partition)) is not None:
         refused = f"refused by its checks: {stopped.message}"
     own = lake.find(partition)
+    if refused is None and own is None and is_due(lake, campaign, date):
+        refused = "not made: its inputs do not fit together; the log of train_correlations says which"
     if refused is None and own is not None and is_due(lake, campaign, date):
         return {**summarise(own), STATUS: "trained"}
     kept = own or last_good(lake, campaign, date)
@@ -86,6 +88,13 @@ def outcome(lake: Lake, campaign: Campaign, date: dt.date) -> dict[str, Any]:
         STATUS: f"kept those of {kept.partition.date}: {'refused' if refused else 'not due'}",
         "why": refused or f"trained {campaign.training.cadence}, on {campaign.training.weekday}",
     }
+
+
+def read_report(lake: Lake, campaign: str, date: dt.date) -> str | None:
+    """Return the page that a date's backtest left beside its figures; None where there is none."""
+    backtest = lake.find(Partition("backtests", date, campaign))
+    page = lake.storage.read(f"{backtest.folder}/{REPORT_NAME}") if backtest else None
+    return page.decode() if page is not None else None
 
 
 def _refused_by(lake: Lake, campaign: Campaign, date: dt.date) -> str | None:

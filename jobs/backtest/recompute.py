@@ -16,12 +16,13 @@ from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths
 from jobs.lake.scratch import Scratch
+from jobs.ranking.cooccurrence import POPULAR_ITEMS
+from jobs.ranking.item_model import ItemModel
+from jobs.ranking.neighbours import CO_OCCURRENCE
 from schemas.item_models import CooccurrenceModel, ItemModelSettings
-from schemas.tables import CORRELATION_SOURCES
 
 # Sums of up to a million float32 products; two roads differ by less.
 _RELATIVE: Final = 1e-3
-_HYBRID: Final = CORRELATION_SOURCES.index("hybrid")
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,13 +49,13 @@ class Evidence:
         """Write both sides under a name."""
         scratch.save(f"{name}.by_users", self.by_users)
         scratch.save(f"{name}.by_items", self.by_items)
-        np.save(scratch.folder / f"{name}.user_squares.npy", self.user_squares)
-        np.save(scratch.folder / f"{name}.item_squares.npy", self.item_squares)
+        scratch.save_array(f"{name}.user_squares", self.user_squares)
+        scratch.save_array(f"{name}.item_squares", self.item_squares)
 
     @classmethod
     def load(cls, scratch: Scratch, name: str) -> "Evidence":
         """Map what `save` wrote."""
-        squares = (np.load(scratch.folder / f"{name}.{side}_squares.npy", mmap_mode="r") for side in ("user", "item"))
+        squares = (scratch.load_array(f"{name}.{side}_squares") for side in ("user", "item"))
         return cls(scratch.load(f"{name}.by_users"), scratch.load(f"{name}.by_items"), *squares)
 
     def support(self, item: int) -> Floats:
@@ -71,18 +72,25 @@ class Evidence:
         weight = column.data.astype(np.float64) * self.user_squares[column.indices] ** -settings.user_exponent
         terms = np.repeat(weight, np.diff(rows.indptr)) * rows.data
         together = np.bincount(rows.indices, terms, minlength=self.by_users.shape[1])
-        degree = np.maximum(self.item_squares + settings.shrinkage, np.finfo(np.float64).tiny)
+        degree = self.item_squares + settings.shrinkage
+        degree[degree == 0] = 1.0  # an item that nobody has is with none
         scores: Floats = together * degree[item] ** -settings.item_exponent * degree**-settings.other_exponent
+        if settings.popularity > 0:
+            share = self.item_squares / self.item_squares.sum()
+            share[np.lexsort((np.arange(len(share)), -share))[POPULAR_ITEMS:]] = 0
+            scores += settings.popularity * scores.sum() * share
         return scores
 
 
 def rows_that_differ(
     rows: pa.Table, items: npt.NDArray[np.int64], evidence: Evidence, settings: ItemModelSettings, *, depth: int,
-    min_support: int,
+    min_support: int, fitted: ItemModel, little_support: int = 0,
 ) -> list[int]:  # fmt: skip
     """Make the lists of some items once more; return those that are not what the table has.
 
-    Items without a row have an empty list. Entries that the hybrid alone gives are looked at for their support.
+    Items without a row have an empty list. `fitted` answers for a model that has no formula for one row, such as EASE.
+    Items with fewer users than `little_support` have lists that were merged with the hybrid's: of these the support
+    alone is made once more.
     """
     place = {int(item): number for number, item in enumerate(rows["item"].to_numpy())}
     starts = np.concatenate(([0], np.cumsum(lengths(rows["other_item"]))))
@@ -92,7 +100,7 @@ def rows_that_differ(
         number = place.get(item)
         listed = slice(0, 0) if number is None else slice(int(starts[number]), int(starts[number + 1]))
         if not _is_same(item, other[listed], score[listed], support[listed], source[listed], evidence, settings, depth,
-                        min_support):  # fmt: skip
+                        min_support, fitted, little_support):  # fmt: skip
             different.append(item)
     return different
 
@@ -100,17 +108,22 @@ def rows_that_differ(
 def _is_same(
     item: int, other: npt.NDArray[np.int32], score: npt.NDArray[np.float32], support: npt.NDArray[np.int32],
     source: npt.NDArray[np.int8], evidence: Evidence, settings: ItemModelSettings, depth: int, min_support: int,
+    fitted: ItemModel, little_support: int,
 ) -> bool:  # fmt: skip
     together = evidence.support(item)
+    if ((other < 0) | (other >= len(together))).any():
+        return False
     if len(np.unique(other)) < len(other) or (other == item).any() or (together[other] != support).any():
         return False
-    if (source == _HYBRID).any():
-        return True  # a merged list: its scores are those of the merge, and its support was looked at
+    if together[item] < little_support:
+        return bool((np.diff(score) <= 0).all())
+    if (source != CO_OCCURRENCE).any():
+        return False
     expected = evidence.scores(item, settings)
+    if expected is None:
+        expected = fitted.block(item, item + 1, len(together)).toarray()[0].astype(np.float64)
     may_be_listed = together >= min_support
     may_be_listed[item] = False
-    if expected is None:
-        return bool(may_be_listed[other].all())
     may_be_listed &= expected > 0
     if not may_be_listed[other].all() or len(other) != min(depth, int(may_be_listed.sum())):
         return False

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.profiles.pairs import pairs_of_profiles
+from jobs.ranking.csr_rows import ones_like
 from jobs.ranking.interactions import DAY, Interest, in_order, user_order
 from jobs.ranking.item_facts import NO_KIND
 from jobs.ranking.rules import exclusion_matrix
@@ -117,7 +118,9 @@ def serving_side(past: pa.Table, campaign: Campaign, now: int, items: int) -> tu
     """
     batch = UserBatch.of(past, campaign, items, now)
     nobody = np.full(items, NO_KIND, np.int32)
-    return batch.interest, exclusion_matrix(batch.excluded, nobody, len(batch), 0)
+    excluded = exclusion_matrix(batch.excluded, nobody, len(batch), 0)
+    excluded.sum_duplicates()
+    return batch.interest, ones_like(excluded, items)
 
 
 def _test_users(parts: list[_Parts], limit: int) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:

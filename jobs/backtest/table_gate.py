@@ -12,12 +12,17 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from jobs.backtest.contest import AT, popular_lists
+from jobs.backtest.recompute import Evidence, rows_that_differ
 from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import flat, lengths, rank_within
 from jobs.lake.manifest import FileEntry
+from jobs.quality.figures import Figures, Observed, observe
+from jobs.ranking.item_model import ItemModel
 from jobs.ranking.neighbours import rows_of
 from jobs.ranking.sparse_product import top_n_product
+from schemas.contracts import CONTRACTS
 from schemas.errors import StorageError
+from schemas.item_models import ItemModelSettings
 from schemas.tables import CORRELATIONS
 
 SAMPLED_ROWS: Final = 8  # of a block of 2,000 items; each costs 1 to 20 ms
@@ -32,6 +37,49 @@ TOO_FEW: Final = {"hit_rate_of_popularity": f"fewer than {LEAST_USERS} users hav
 def sampled_items(first: int, last: int) -> npt.NDArray[np.int64]:
     """Spread a few items over a block, the same ones every time."""
     return np.unique(np.linspace(first, last - 1, min(SAMPLED_ROWS, last - first)).astype(np.int64))
+
+
+def look_at(
+    rows: pa.Table, block: tuple[int, int], evidence: Evidence, model: ItemModelSettings, *, depth: int,
+    min_support: int, fitted: ItemModel, little_support: int = 0,
+) -> Observed:  # fmt: skip
+    """Count what one file of the table holds, and make some of its rows once more.
+
+    `block` is the first item that the file is about, and the one after its last.
+    """
+    observed, sample = observe(CONTRACTS[CORRELATIONS.name], rows), sampled_items(*block)
+    item, others = rows["item"].to_numpy(), flat(rows["other_item"])
+    items = evidence.by_users.shape[1]
+    observed.sums["pairs"] = len(others)
+    observed.sums["self_neighbours"] = int((np.repeat(item, lengths(rows["other_item"])) == others).sum())
+    observed.sums["items_not_in_index"] = _outside(item, items) + _outside(others, items)
+    observed.sums["rows_recomputed"] = len(sample)
+    different = rows_that_differ(
+        rows,
+        sample,
+        evidence,
+        model,
+        depth=depth,
+        min_support=min_support,
+        fitted=fitted,
+        little_support=little_support,
+    )
+    observed.sums["rows_recomputed_differently"] = len(different)
+    return observed
+
+
+def figures_of_table(observed: Observed, interactions: sparse.csr_array, hit_rate: float | None) -> Figures:
+    """Turn the counts of all files into figures."""
+    counted = ("self_neighbours", "items_not_in_index", "rows_recomputed", "rows_recomputed_differently")
+    return {
+        "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(interactions.indices)),
+        **{name: observed.sums[name] for name in counted},
+        **({} if hit_rate is None else {"hit_rate_of_popularity": hit_rate}),
+    }
+
+
+def _outside(item: npt.NDArray[np.int32], items: int) -> int:
+    return int(((item < 0) | (item >= items)).sum())
 
 
 def read_back(attempt: Attempt, entry: FileEntry) -> pa.Table:
@@ -51,11 +99,12 @@ def read_back(attempt: Attempt, entry: FileEntry) -> pa.Table:
 def as_matrix(parts: Iterable[pa.Table], items: int) -> sparse.csr_array:
     """Lay tables of correlations, in item order, out as one matrix (items, items); each row keeps its order."""
     tables = list(parts)
-    counts = np.zeros(items + 1, np.int64)
-    for rows in tables:
-        np.add.at(counts, rows["item"].to_numpy() + 1, lengths(rows["other_item"]))
-    columns = [np.concatenate([flat(rows[name]) for rows in tables]) for name in ("score", "other_item")]
-    return sparse.csr_array((columns[0], columns[1], np.cumsum(counts)), shape=(items, items))
+    item = np.concatenate([np.repeat(rows["item"].to_numpy(), lengths(rows["other_item"])) for rows in tables])
+    score, other = (np.concatenate([flat(rows[name]) for rows in tables]) for name in ("score", "other_item"))
+    # What is no item, or no number, is counted elsewhere, and stops the table there.
+    keep = np.isfinite(score) & (other >= 0) & (other < items) & (item < items)
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(item[keep], minlength=items))))
+    return sparse.csr_array((score[keep], other[keep], indptr), shape=(items, items))
 
 
 def hit_rate_of_popularity(interactions: sparse.csr_array, correlations: sparse.csr_array) -> float | None:

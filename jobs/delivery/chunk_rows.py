@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import ChunkPlan
 from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Lake
@@ -49,9 +50,20 @@ def newest_catalog(lake: Lake, date: dt.date) -> Manifest:
 
 
 def read_chunk(
-    lake: Lake, plan: Manifest, users: Manifest, catalog_of: Manifest, chunk: ChunkPlan, *, slots: int, min_items: int
+    lake: Lake,
+    plan: Manifest,
+    users: Manifest,
+    catalog_of: Manifest,
+    chunk: ChunkPlan,
+    *,
+    slots: int,
+    min_items: int,
+    look: LastLook | None = None,
 ) -> ChunkRows:
-    """Read one chunk's rows and drop the items that sold out or left the catalog since they were recommended."""
+    """Read one chunk's rows and drop the items that sold out or left the catalog since they were recommended.
+
+    With a last look, also those that the campaign's rules forbid by now.
+    """
     planned = lake.read(plan, bucket=chunk.bucket)
     planned = planned.filter(pc.equal(planned["part"], chunk.part))
     people = lake.read(users, bucket=chunk.bucket, columns=["user_id", "email"])
@@ -62,13 +74,16 @@ def read_chunk(
     index = read_index(lake)
     # A catalog that came after the build may have items that the index does not: nobody was recommended these.
     known = pc.is_in(catalog["item_id"], value_set=index)
-    catalog = catalog.filter(pc.and_(pc.greater(catalog["stock"], 0), known))
+    listed = catalog.filter(known)
+    catalog = listed.filter(pc.greater(listed["stock"], 0))
     row_of_item = np.full(len(index), -1)
     row_of_item[to_items(index, catalog["item_id"]).to_numpy()] = np.arange(len(catalog))
 
     user = np.repeat(np.arange(len(planned)), lengths(planned["item"]))
     items = flat(planned["item"]).astype(np.int64)
     buyable = row_of_item[items] >= 0
+    if look is not None:
+        buyable &= look.still_fits(user, items, user_ids=user_ids, catalog=listed, index=index)
     user, items = user[buyable], items[buyable]
     counts = np.bincount(user, minlength=len(planned))
     enough = counts >= min_items

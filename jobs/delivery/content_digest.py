@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.lake.buckets import keyed_hash
 
@@ -21,12 +22,12 @@ _KEY: Final = "ryml content key"
 _GAMMA, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-def item_digests(texts: Sequence[Sequence[str]]) -> UInt64s:
+def item_digests(texts: Sequence[pa.StringArray]) -> UInt64s:
     """Hash each catalog row's rendered parts; one more entry, the last, stands for an empty slot.
 
-    Shapes: texts has one sequence (catalog rows,) per part.
+    Shapes: texts has one array (catalog rows,) per part.
     """
-    rows = pa.array(["\n".join(parts) for parts in zip(*texts, strict=True)], pa.string())
+    rows = pc.binary_join_element_wise(*texts, "\n")
     hashes = keyed_hash(rows, _KEY) if len(rows) else np.empty(0, np.uint64)
     return np.append(hashes, np.uint64(0))
 

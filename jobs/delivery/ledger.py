@@ -358,7 +358,7 @@ class Ledger:
             )
 
     def pin_catalog(self, run: Run, claim: Claim, manifest: str) -> str:
-        """Settle which catalog a chunk is rendered from: its first worker's. A retry then gives the same bytes."""
+        """Settle what a chunk is rendered from: what its first worker saw. A retry then gives the same bytes."""
         where = (*run.of(chunks), chunks.c.chunk == claim.plan.chunk)
         with self.writing() as connection:
             self.check_epoch(connection, run, claim)
@@ -401,6 +401,12 @@ class Ledger:
                 counts[name] = counts.get(name, 0) + number
         return [(_chunk_plan(row), row.state, *found[row.chunk]) for row in rows]
 
+    def chunk_counts(self, run: Run) -> list[dict[str, int]]:
+        """Return what each closed chunk counted."""
+        with self.reading() as connection:
+            rows = connection.scalars(sa.select(chunks.c.counts).where(*run.of(chunks)).order_by(chunks.c.chunk))
+            return [dict(counts) for counts in rows if counts]
+
     # Barrier and send
 
     def mark_reconciled(self, run: Run) -> None:
@@ -430,6 +436,21 @@ class Ledger:
         """Write down the provider's word on the run's send."""
         with self.writing() as connection:
             connection.execute(sa.update(sends).where(*run.of(sends)).values(state=state, updated_at=self.now_text()))
+
+    def recipients_before(self, run: Run, most: int) -> list[int]:
+        """Return how many the campaign's last sends before the run's date went to, newest first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(sends.c.recipients)
+                .where(
+                    sends.c.campaign == run.campaign,
+                    sends.c.send_date < run.send_date.isoformat(),
+                    sends.c.state.in_(("scheduled", "triggered")),
+                )
+                .order_by(sends.c.send_date.desc())
+                .limit(most)
+            )
+            return [row.recipients for row in rows]
 
     def nights(self) -> list[dict[str, Any]]:
         """Return every planned run with its counts and how far it got, newest first."""

@@ -26,6 +26,13 @@ MAX_CONTACTS: Final = 30_000
 MAX_BYTES: Final = 5_500_000
 _SYMBOLS: Final = {"EUR": "€", "GBP": "£", "USD": "$"}
 
+# Visible in any version of Unicode, and neither escaped by JSON nor a brace: Latin, Greek, Cyrillic, dashes and quotes,
+# currencies, kana, Han, Hangul. Any other text is looked at by itself.
+_PLAIN: Final = (
+    r"^[ !#-\[\]-z|~\x{A1}-\x{AC}\x{AE}-\x{24F}\x{391}-\x{3A1}\x{3A3}-\x{3FF}\x{400}-\x{52F}\x{2010}-\x{2027}"
+    r"\x{20A0}-\x{20BF}\x{3041}-\x{3096}\x{30A1}-\x{30FA}\x{4E00}-\x{9FA5}\x{AC00}-\x{D7A3}]*$"
+)
+
 # Between two braces of a kind: a template engine must not find its own marks in a title.
 _BRACES: Final = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})")
 
@@ -47,21 +54,22 @@ class Body:
         return cls(text, start, stop, len(data), hashlib.sha256(data).hexdigest())
 
 
-def item_values(catalog: pa.Table) -> dict[str, list[str]]:
+def item_values(catalog: pa.Table) -> dict[str, pa.StringArray]:
     """The text of each part of each catalog row, as JSON strings.
 
     Braces that a template engine would take for its own are parted, control characters go, and text is cut to the
     provider's 1,000 characters.
     """
-    rows = catalog.select(["title", "url", "image_url", "price", "currency"]).to_pylist()
-    return {
-        "title": [_json_text(row["title"]) for row in rows],
-        "url": [_json_text(row["url"]) for row in rows],
-        "image": [_json_text(row["image_url"]) for row in rows],
-        "price": [
-            _json_text(f"{_SYMBOLS.get(row['currency'], row['currency'] + ' ')}{row['price']:,.2f}") for row in rows
-        ],
-    }
+    texts = {"title": catalog["title"], "url": catalog["url"], "image": catalog["image_url"], "price": _prices(catalog)}
+    return {part: _json_texts(column) for part, column in texts.items()}
+
+
+def _prices(catalog: pa.Table) -> pa.StringArray:
+    """Write prices; a shop has far fewer different ones than items."""
+    keys = pc.binary_join_element_wise(catalog["price"].cast(pa.string()), catalog["currency"], " ")
+    found = pc.dictionary_encode(keys.combine_chunks())
+    shown = [_price_text(*key.split(" ", 1)) for key in found.dictionary.to_pylist()]
+    return pa.array(shown, pa.string()).take(found.indices)
 
 
 def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.StringArray]:
@@ -76,7 +84,7 @@ def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.St
 
 
 def slot_fragments(
-    values: Mapping[str, Sequence[str]],
+    values: Mapping[str, pa.StringArray],
     slots: int,
     field_ids: Mapping[str, str],
     *,
@@ -91,10 +99,10 @@ def slot_fragments(
     Shapes: `slots` arrays of (catalog rows + 1).
     """
     nothing = json.dumps(blank)
-    columns = {
-        part: pa.array([*(nothing if text == '""' else text for text in values[part]), nothing], pa.string())
-        for part in SLOT_PARTS
-    }
+    columns = {}
+    for part in SLOT_PARTS:
+        filled = pc.if_else(pc.equal(values[part], '""'), nothing, values[part])
+        columns[part] = pa.concat_arrays([filled, pa.array([nothing])])
     plain_urls = columns["url"]
     fragments = []
     for slot in range(1, slots + 1):
@@ -195,8 +203,23 @@ def _join(pieces: Sequence[pa.Array | str]) -> pa.StringArray:
     return pc.binary_join_element_wise(*pieces, "")
 
 
-def _price_text(price: Decimal, currency: str) -> str:
-    return f"{_SYMBOLS.get(currency, currency + ' ')}{price:,.2f}"
+def _price_text(price: str, currency: str) -> str:
+    return f"{_SYMBOLS.get(currency, currency + ' ')}{Decimal(price):,.2f}"
+
+
+def _json_texts(texts: pa.StringArray | pa.ChunkedArray) -> pa.StringArray:
+    """Write each text as a JSON string. Nearly all need nothing but quotes, which Arrow puts around them at once."""
+    column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    is_plain = pc.and_(
+        pc.match_substring_regex(column, _PLAIN),
+        pc.less_equal(pc.utf8_length(column), pa.scalar(TEXT_LIMIT, pa.int32())),
+    )
+    quoted = _join(['"', column, '"'])
+    if pc.all(is_plain).as_py() or not len(column):
+        return quoted
+    special = pc.invert(is_plain)
+    written = pa.array([_json_text(text) for text in column.filter(special).to_pylist()], pa.string())
+    return pc.replace_with_mask(quoted, special, written)
 
 
 def _json_text(text: str) -> str:

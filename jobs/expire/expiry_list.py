@@ -36,20 +36,22 @@ class ExpiryList:
     partitions: tuple[ExpiredPartition, ...]
     attempts: tuple[ExpiredFolder, ...]
     staged: tuple[ExpiredFolder, ...]
+    stopped: tuple[ExpiredFolder, ...]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files on the list."""
-        folders = (*self.attempts, *self.staged)
+        folders = (*self.attempts, *self.staged, *self.stopped)
         return sum(entry.size_bytes for entry in self.partitions) + sum(folder.size_bytes for folder in folders)
 
     def counts(self) -> dict[str, int]:
         """Sum the list up."""
         return {
-            "rows": len(self.partitions) + len(self.attempts) + len(self.staged),
+            "rows": len(self.partitions) + len(self.attempts) + len(self.staged) + len(self.stopped),
             "partitions": len(self.partitions),
             "attempts": len(self.attempts),
             "staged": len(self.staged),
+            "stopped": len(self.stopped),
             "bytes": self.size_bytes,
         }
 
@@ -70,6 +72,7 @@ class ExpiryList:
                 partitions=tuple(ExpiredPartition(**entry) for entry in body["partitions"]),
                 attempts=tuple(ExpiredFolder(**entry) for entry in body["attempts"]),
                 staged=tuple(ExpiredFolder(**entry) for entry in body["staged"]),
+                stopped=tuple(ExpiredFolder(**entry) for entry in body["stopped"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{where} is not a whole list ({type(error).__name__}); list again") from error
@@ -77,14 +80,14 @@ class ExpiryList:
     def changed_since(self, now: "ExpiryList", inventory: Inventory) -> list[str]:
         """Name what is on this list but may not be deleted any more. What is gone already is no change."""
         published = {str(partition) for partition in inventory.published}
-        there = {folder.path for folder in (*inventory.attempts, *inventory.staged)}
+        there = {folder.path for folder in (*inventory.attempts, *inventory.staged, *inventory.stopped)}
         partitions = {entry.partition: entry.manifest_sha256 for entry in now.partitions}
-        folders = {entry.path for entry in (*now.attempts, *now.staged)}
+        folders = {entry.path for entry in (*now.attempts, *now.staged, *now.stopped)}
         return [
             *(
                 entry.partition
                 for entry in self.partitions
                 if entry.partition in published and partitions.get(entry.partition) != entry.manifest_sha256
             ),
-            *(entry.path for entry in (*self.attempts, *self.staged) if entry.path in there - folders),
+            *(entry.path for entry in (*self.attempts, *self.staged, *self.stopped) if entry.path in there - folders),
         ]

@@ -8,7 +8,7 @@ from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.storage import StoredFile
 from schemas.errors import StorageError
-from schemas.layout import MANIFEST_NAME, Partition
+from schemas.layout import MANIFEST_NAME, STOPPED_NAME, Partition
 from schemas.tables import TABLES
 
 STAGING = "staging"  # the folder of the backfills' own lakes
@@ -29,7 +29,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files (an attempt, or a staged lake); `modified_at` is its newest file's."""
+    """A folder of files (an attempt, or a staged lake), or one file; `modified_at` is that of the newest file."""
 
     path: str
     table: str
@@ -39,11 +39,12 @@ class Folder:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything that a lake holds."""
+    """Everything that a lake holds. `stopped`: the checks that stopped a run, where nothing passed since."""
 
     published: dict[Partition, Published]
     attempts: list[Folder]
     staged: list[Folder]
+    stopped: list[Folder]
 
     @property
     def named(self) -> set[str]:
@@ -59,6 +60,7 @@ def take_inventory(lake: Lake) -> Inventory:
     storage = lake.storage
     published: dict[Partition, Published] = {}
     attempts: list[Folder] = []
+    stopped: list[Folder] = []
     for table in TABLES:
         files = list(storage.list_files(table))
         for file in files:
@@ -73,7 +75,12 @@ def take_inventory(lake: Lake) -> Inventory:
                         )
                     published[manifest.partition] = Published(manifest, data)
         attempts += _folders(files, marker="attempt=")
-    return Inventory(published, attempts, _folders(storage.list_files(STAGING), marker=""))
+        stopped += [
+            Folder(file.path, table, file.size_bytes, file.modified_at)
+            for file in files
+            if file.path.endswith(f"/{STOPPED_NAME}")
+        ]
+    return Inventory(published, attempts, _folders(storage.list_files(STAGING), marker=""), stopped)
 
 
 def _folders(files: Iterable[StoredFile], *, marker: str) -> list[Folder]:

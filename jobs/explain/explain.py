@@ -53,8 +53,8 @@ class Explainer:
     titles: dict[int, str]
 
     @classmethod
-    def open(cls, lake: Lake, campaign: str, date: dt.date) -> Self:
-        """Open a run.
+    def open(cls, lake: Lake, campaign: str, date: dt.date, user_id: str | None = None) -> Self:
+        """Open a run; for one user with the correlations of their recent items alone, whatever the shop's size.
 
         Raises: EmptyPartitionError if it was never published; StorageError if one of its inputs is not there as it was.
         """
@@ -65,7 +65,12 @@ class Explainer:
         index = read_index(pinned)
         catalog = pinned.read(inputs.catalog, columns=["item_id", "title"])
         titles = dict(zip(to_items(index, catalog["item_id"]).to_pylist(), catalog["title"].to_pylist(), strict=True))
-        return cls(pinned, made, settings, inputs, inputs.shared(pinned, settings), index, titles)
+        only = None
+        if user_id is not None:
+            users, _ = inputs.users_of_bucket(pinned, _bucket(pinned, user_id))
+            profile = users.profiles.filter(pc.equal(users.profiles["user_id"], user_id))
+            only = UserBatch.of(profile, settings, len(index), inputs.now).interest.indices.astype(np.int64)
+        return cls(pinned, made, settings, inputs, inputs.shared(pinned, settings, only=only), index, titles)
 
     def judge_bucket(self, bucket: int, user_ids: Sequence[str] | None = None) -> JudgedUsers:
         """Judge the candidates of a bucket's users, or of some of them."""
@@ -86,7 +91,7 @@ class Explainer:
 
         Raises: EmptyPartitionError if the run does not know the user.
         """
-        judged = self.judge_bucket(int(bucket_of(pa.array([user_id]), self.lake.buckets)[0]), [user_id])
+        judged = self.judge_bucket(_bucket(self.lake, user_id), [user_id])
         if len(judged.lists) == 0:
             raise EmptyPartitionError(
                 f"{self.made.partition} has no user {user_id!r}; expected an id of the shop, as it was on that day. "
@@ -159,3 +164,7 @@ class Explainer:
         if not judged.is_reproduced:
             notes.append("ranking the user again gives another list than the one that was published")
         return notes
+
+
+def _bucket(lake: Lake, user_id: str) -> int:
+    return int(bucket_of(pa.array([user_id]), lake.buckets)[0])

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import pyarrow as pa
 
@@ -15,8 +15,6 @@ from jobs.export.bucket_queue import BucketQueue
 from jobs.lake.lake import Attempt
 from jobs.lake.manifest import FileEntry
 from schemas.tables import TABLES
-
-_WAITING_GROUPS: Final = 16  # of 8,192 rows each at 64 buckets: 13 MB at 100 bytes a row
 
 
 class BucketFiles:
@@ -30,6 +28,7 @@ class BucketFiles:
         self._writers = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._waiting: deque[Future[None]] = deque()
+        self._most_waiting = buckets  # the groups of one block, so that the next one is prepared meanwhile
         with contextlib.ExitStack() as opened:
             for bucket in range(buckets):
                 self._writers.append(opened.enter_context(attempt.writer(bucket=bucket)))
@@ -63,5 +62,5 @@ class BucketFiles:
 
     def _write_group(self, bucket: int, rows: pa.Table) -> None:
         self._waiting.append(self._thread.submit(self._writers[bucket].write, rows))
-        if len(self._waiting) > _WAITING_GROUPS:
+        if len(self._waiting) > self._most_waiting:
             self._waiting.popleft().result()

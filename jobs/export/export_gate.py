@@ -1,5 +1,6 @@
 """The gate of an export: the figures of what was written, and of what the source gave, against the table's contract."""
 
+import datetime as dt
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,7 +9,15 @@ from jobs.export.account import Account
 from jobs.lake.lake import Attempt
 from jobs.lake.manifest import FileEntry, Window
 from jobs.quality.checked_publish import Passed, check
-from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hashed, hours_before, observe_files
+from jobs.quality.figures import (
+    NO_TIME_OF_DAY,
+    Figures,
+    Observed,
+    hashed,
+    hours_before,
+    hours_with_events,
+    observe_files,
+)
 from jobs.quality.history import last_good
 from jobs.quality.override import GateOverride
 from schemas.contracts import CONTRACTS
@@ -26,7 +35,11 @@ def check_export(
     observed = observe_files(CONTRACTS[table], attempt, files)
     figures: Figures = {"used_share": account.rows / max(1, account.rows + account.quarantined.total())}
     if table == EVENTS.name:
-        figures |= {"rows_of_last_day": account.on_last_day, **hours_before(window.end_at, observed)}
+        figures |= {
+            "rows_of_last_day": account.on_last_day,
+            "hours_of_last_day": hours_with_events(window.end_at - dt.timedelta(days=1), observed),
+            **hours_before(window.end_at, observed),
+        }
     if table == CATALOG.name:
         figures |= _ids_kept(attempt, observed)
     missing = {"ids_kept_share": "no catalog was published before", **NO_TIME_OF_DAY}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from schemas.errors import StorageError
-from schemas.layout import CHECKS_NAME, Partition
+from schemas.layout import CHECKS_NAME, REPORT_NAME, Partition
 
 
 def mirror_partition(source: Lake, target: Lake, partition: Partition) -> Manifest:
@@ -69,10 +69,11 @@ def _copy_file(source: Lake, manifest: Manifest, entry: FileEntry, target: Lake,
 
 
 def _copy_checks(source: Lake, manifest: Manifest, target: Lake, folder: str) -> None:
-    """Copy what the gate found, for tables that have one."""
-    data = source.storage.read(f"{manifest.folder}/{CHECKS_NAME}")
-    if data is not None:
-        _write(target, f"{folder}/{CHECKS_NAME}", data)
+    """Copy what the gate found, and the report, for tables that have one."""
+    for name in (CHECKS_NAME, REPORT_NAME):
+        data = source.storage.read(f"{manifest.folder}/{name}")
+        if data is not None:
+            _write(target, f"{folder}/{name}", data)
 
 
 def _write(target: Lake, path: str, data: bytes) -> None:

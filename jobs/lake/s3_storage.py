@@ -3,14 +3,13 @@
 import contextlib
 import datetime as dt
 import hashlib
-import os
 from collections.abc import Iterator
 from typing import IO
 
 import boto3
 from botocore.exceptions import ClientError
-from pyarrow import fs
 
+from jobs.lake.s3_filesystem import open_s3
 from jobs.lake.storage import StoredFile, changed_since
 from schemas.errors import ConfigError, PublishConflictError, StorageError
 
@@ -24,8 +23,7 @@ class S3Storage:
         self.bucket, self.prefix = bucket, prefix
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._client = boto3.client("s3")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        self._filesystem = fs.S3FileSystem(endpoint_override=endpoint, region=self._client.meta.region_name)
+        self._filesystem = open_s3(self._client.meta.region_name)
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}" if self.prefix else path

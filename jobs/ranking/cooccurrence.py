@@ -5,101 +5,92 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from scipy import sparse
 
-from jobs.lake.list_columns import list_column, rank_within
+from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
-from schemas.tables import CORRELATIONS
 
-# Pairs below the least support are dropped after the top n was taken, so more are taken at first.
-_SUPPORT_MARGIN = 3
-# Cells of the dense block that pairs are counted in: 64 MB.
-_COUNTED_CELLS = 16_000_000
+# Popular items that every item recommends beside its own: more than one list is long, with what its reader has.
+POPULAR_ITEMS = 500
 
 
 @dataclass(frozen=True)
 class CooccurrenceItems:
     """The two factors whose product is C; one row of it at a time is ever there.
 
-    Shapes: by_items (items, users) is D_i^-a · Rᵀ, by_users (users, items) is D_u^-b · R · D_i^-c.
+    Popularity is one more user, who has every popular item and shows interest in each item as far as its row goes.
+    Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c; column j
+            of by_users is item names[j], the most popular first (see by_popularity).
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
-    min_support: int = 1
+    names: npt.NDArray[np.int32]
 
     @classmethod
     def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel) -> Self:
         """Scale the interactions (users, items) from both sides."""
         r = interactions
+        users, items = squared_lengths(r)
         user = np.repeat(np.arange(r.shape[0]), np.diff(r.indptr))
-        square = r.data.astype(np.float64) ** 2
-        users = np.bincount(user, square, minlength=r.shape[0])
-        items = np.bincount(r.indices, square, minlength=r.shape[1]) + settings.shrinkage
-        by_users = _power(users, settings.user_exponent)[user] * _power(items, settings.other_exponent)[r.indices]
-        by_items = _power(items, settings.item_exponent)[r.indices]
-        left = sparse.csr_array(((by_items * r.data).astype(np.float32), r.indices, r.indptr), shape=r.shape)
-        right = sparse.csr_array(((by_users * r.data).astype(np.float32), r.indices, r.indptr), shape=r.shape)
-        return cls(left.T.tocsr(), right, settings.min_support)
+        items = items + settings.shrinkage
+        row_weight = r.data * _power(items, settings.item_exponent)[r.indices]
+        column_weight = (
+            r.data * _power(users, settings.user_exponent)[user] * _power(items, settings.other_exponent)[r.indices]
+        )
+        left = sparse.csr_array((row_weight.astype(np.float32), r.indices, r.indptr), shape=r.shape).T.tocsr()
+        right = sparse.csr_array((column_weight.astype(np.float32), r.indices, r.indptr), shape=r.shape)
+        if settings.popularity > 0:
+            row_sums = left @ right.sum(axis=1)
+            extra = sparse.csr_array((settings.popularity * row_sums).astype(np.float32)[:, None])
+            left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
+            right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
+        return cls(left, *by_popularity(right))
 
-    def block(self, first: int, last: int, depth: int) -> sparse.csr_array:
+    def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
-        rows, items = self.by_items[first:last], self.by_users.shape[1]
-        asked = depth + 1
-        while True:
-            found = top_n_product(rows, self.by_users, asked)
-            others = without_self(found, first)
-            if self.min_support > 1:
-                others = keep_pairs(others, self._support(first, others) >= self.min_support)
-            # A full row that lost pairs to the least support may have more of them further down.
-            short = (np.diff(found.indptr) == asked) & (np.diff(others.indptr) < depth)
-            if asked >= items or not short.any():
-                return keep_pairs(others, rank_within(row_of(others)) < depth)
-            asked = min(asked * _SUPPORT_MARGIN, items)
+        found = top_n_product(self.by_items[first:last], self.by_users, depth + 1, threads=threads, names=self.names)
+        others = keep_pairs(found, found.indices != row_of(found) + first)
+        return keep_pairs(others, rank_within(row_of(others)) < depth)
 
-    def _support(self, first: int, lists: sparse.csr_array) -> npt.NDArray[np.int32]:
-        return pair_support(all_ones(self.by_items), all_ones(self.by_users), first, lists)
+    def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
+        """Give whole rows of C, the items themselves included."""
+        rows: npt.NDArray[np.float32] = np.empty((last - first, len(self.names)), np.float32)
+        rows[:, self.names] = (self.by_items[first:last] @ self.by_users).toarray()
+        return rows
 
     def save(self, scratch: Scratch, name: str) -> None:
         """Write the factors under a name; the settings go with them in item_model.save."""
         scratch.save(f"{name}.by_items", self.by_items)
         scratch.save(f"{name}.by_users", self.by_users)
+        scratch.save_array(f"{name}.names", self.names)
 
     @classmethod
-    def load(cls, scratch: Scratch, name: str, settings: CooccurrenceModel) -> Self:
+    def load(cls, scratch: Scratch, name: str) -> Self:
         """Map what `save` wrote."""
-        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"), settings.min_support)
+        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
+        return cls(by_items, by_users, scratch.load_array(f"{name}.names"))
 
 
-def pair_support(
-    by_items: sparse.csr_array, by_users: sparse.csr_array, first: int, lists: sparse.csr_array
-) -> npt.NDArray[np.int32]:
-    """Count the users that showed interest in both items of each listed pair.
-
-    Shapes: by_items (items, users) and by_users (users, items) hold ones; row r of lists (block, items) is item
-            first + r. The answer is parallel to lists.data.
-    """
-    items = by_users.shape[1]
-    step = max(1, _COUNTED_CELLS // items)
-    counts = []
-    for start in range(0, lists.shape[0], step):
-        part = lists[start : start + step]
-        both = by_items[first + start : first + start + part.shape[0]] @ by_users
-        counts.append(both.toarray()[row_of(part), part.indices].astype(np.int32))
-    return np.concatenate([np.empty(0, np.int32), *counts])
+def squared_lengths(matrix: sparse.csr_array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Give the squared lengths of the rows and of the columns."""
+    square = matrix.data.astype(np.float64) ** 2
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return (
+        np.bincount(row, square, minlength=matrix.shape[0]).astype(np.float64),
+        np.bincount(matrix.indices, square, minlength=matrix.shape[1]).astype(np.float64),
+    )
 
 
-def all_ones(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Give the same cells, each 1."""
-    return sparse.csr_array((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def without_self(lists: sparse.csr_array, first: int) -> sparse.csr_array:
-    """Drop each item from its own list; row r is item first + r."""
-    return keep_pairs(lists, lists.indices != row_of(lists) + first)
+def popular_items(interactions: sparse.csr_array) -> npt.NDArray[np.float32]:
+    """Give each item its share of all interactions, and 0 where it is not among the most popular (ties by item)."""
+    _, items = squared_lengths(interactions)
+    share = items / max(items.sum(), np.finfo(np.float64).tiny)
+    share[np.argsort(-share, kind="stable")[POPULAR_ITEMS:]] = 0
+    found: npt.NDArray[np.float32] = share.astype(np.float32)
+    return found
 
 
 def keep_pairs(lists: sparse.csr_array, keep: npt.NDArray[np.bool_]) -> sparse.csr_array:
@@ -117,45 +108,3 @@ def row_of(lists: sparse.csr_array) -> npt.NDArray[np.int64]:
 def _power(degree: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
     """degree^-exponent, and 0 for what has no interaction (nothing is ever multiplied with it)."""
     return np.where(degree > 0, np.maximum(degree, np.finfo(np.float64).tiny) ** -exponent, 0.0)
-
-
-def normalised(interactions: sparse.csr_array) -> sparse.csr_array:
-    """Divide each column of a 0/1 matrix by its length, so that columns' products are cosines."""
-    users_per_item = np.bincount(interactions.indices, minlength=interactions.shape[1])
-    length = np.sqrt(np.maximum(users_per_item, 1)).astype(np.float32)
-    return sparse.csr_array(
-        (1 / length[interactions.indices], interactions.indices, interactions.indptr), shape=interactions.shape
-    )
-
-
-def correlate_block(
-    items_by_users: sparse.csr_array, users_by_items: sparse.csr_array, first: int, *, top: int, min_support: int
-) -> pa.Table:
-    """Find the best correlated items of a block of items.
-
-    Grain:  one row per item of the block that has a correlated one; an item is never its own.
-    Shapes: items_by_users (block, users) holds the rows `first`… of the transpose of users_by_items (users, items),
-            both from `normalised`.
-    Units:  support counts the users that showed interest in both.
-    Source: Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW 2001 (cosine).
-    """
-    found = top_n_product(items_by_users, users_by_items, top * _SUPPORT_MARGIN + 1)
-    item = np.repeat(np.arange(found.shape[0]) + first, np.diff(found.indptr))
-    # A normalised entry is 1/sqrt(users of the item), and cosine x sqrt(users x users) is the count itself.
-    inverse_length = np.zeros(users_by_items.shape[1])
-    inverse_length[users_by_items.indices] = users_by_items.data
-    support = np.rint(found.data / (inverse_length[item] * inverse_length[found.indices])).astype(np.int32)
-    keep = (item != found.indices) & (support >= min_support)
-    row, other, score, support = item[keep], found.indices[keep], found.data[keep], support[keep]
-    best = rank_within(row) < top
-    row, other, score, support = row[best], other[best], score[best], support[best]
-    items, counts = np.unique(row, return_counts=True)
-    return pa.table(
-        {
-            "item": pa.array(items, pa.int32()),
-            "other_item": list_column(CORRELATIONS, "other_item", other, counts),
-            "score": list_column(CORRELATIONS, "score", score, counts),
-            "support": list_column(CORRELATIONS, "support", support, counts),
-        },
-        schema=CORRELATIONS.schema,
-    )

@@ -3,9 +3,8 @@
 The only module that imports lightfm. One thread and a seed give the same bytes every time; with four threads, two
 trainings share 55 % of their top 20. A model is arrays, never a pickle.
 
-Items have no vector of their own: on Complete Journey's cold items that found 0.0056 of them, and the sum of the
-features alone 0.0061 (recall@20 among 18,082), because what an item's own vector learns, its words and categories do
-not.
+Items have no vector of their own: what it learns, their words and categories do not, and cold items are left with less
+(docs/decisions/019-the-hybrid-model-is-features.md).
 """
 
 from dataclasses import dataclass

@@ -20,11 +20,13 @@ from jobs.ranking.correlation_table import correlation_table
 from jobs.ranking.fallback import ladder
 from jobs.ranking.item_facts import NO_KIND, ItemFacts, item_facts
 from jobs.ranking.recommend import Shared, near_matrix
+from jobs.ranking.starter_items import starter_rows
+from jobs.ranking.trending import EVERYTHING
 from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
-from schemas.ranking_rules import RankingSettings
-from schemas.tables import CORRELATIONS
+from schemas.ranking_rules import FallbackStep, RankingSettings
+from schemas.tables import CORRELATIONS, HYBRID_USERS, TRENDING, Table
 
 Int64s = npt.NDArray[np.int64]
 
@@ -45,22 +47,25 @@ class RankedUsers:
 class RankingInputs:
     """The partitions that one campaign's lists of one date are made from.
 
-    `correlations` is None for campaigns of what is back in stock; `earlier_catalogs` are theirs. `users` are read
-    where a step of the fallback ladder has lists, so that users without a profile get them too.
+    `correlations` is None for campaigns of what is back in stock; `earlier_catalogs` are theirs. `trending` and
+    `starters` (lists by the users' features) are what the fallback ladder has; where there is one, `users` are read,
+    so that users without a profile get something too.
     """
 
     date: dt.date
     profiles: Manifest
     catalog: Manifest
     correlations: Manifest | None
-    earlier_catalogs: tuple[Manifest, ...]
-    users: Manifest | None
+    earlier_catalogs: tuple[Manifest, ...] = ()
+    trending: Manifest | None = None
+    starters: Manifest | None = None
+    users: Manifest | None = None
 
     @property
     def manifests(self) -> list[Manifest]:
         """All of them."""
-        some = (self.profiles, self.catalog, self.correlations, self.users, *self.earlier_catalogs)
-        return [manifest for manifest in some if manifest is not None]
+        some = (self.profiles, self.catalog, self.correlations, self.trending, self.starters, self.users)
+        return [manifest for manifest in (*some, *self.earlier_catalogs) if manifest is not None]
 
     @property
     def now(self) -> int:
@@ -78,23 +83,48 @@ class RankingInputs:
         was_out = _was_out(lake, catalog, self.earlier_catalogs) if self.correlations is None else None
         return item_facts(catalog, read_index(lake), settings, until=self.until, was_out=was_out)
 
-    def shared(self, lake: Lake, settings: RankingSettings) -> Shared:
-        """Read what all users are ranked with."""
+    def shared(self, lake: Lake, settings: RankingSettings, *, only: Int64s | None = None) -> Shared:
+        """Read what all users are ranked with; `only` for users whose recent items are among these.
+
+        Memory: with `only` a file of correlations and the rows of these items, otherwise all of them.
+        """
         facts, table = self.facts(lake, settings), None
         if self.correlations is not None and settings.candidates.kind == "correlations":
             columns = ["item", "other_item", "score"]
             parts = (lake.read_file(self.correlations, entry, columns) for entry in self.correlations.files)
+            if only is not None:
+                wanted = pa.array(only, pa.int32())
+                parts = (part.filter(pc.is_in(part["item"], value_set=wanted)) for part in parts)
             table = correlation_table(parts, facts, settings.candidates.neighbours)
-        return Shared(facts, near_matrix(table, facts), table, ladder(settings.fallback.steps, {}, facts))
+        return Shared(
+            facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, self._lists(lake), facts)
+        )
+
+    def _lists(self, lake: Lake) -> dict[FallbackStep, pa.Table]:
+        """Read the lists of the fallback ladder, by step."""
+        lists: dict[FallbackStep, pa.Table] = {}
+        if self.starters is not None:
+            lists["hybrid"] = lake.read(self.starters)
+        if self.trending is not None:
+            trending = lake.read(self.trending)
+            is_everybodys = pc.equal(trending["key"], EVERYTHING)
+            lists["trending"] = trending.filter(is_everybodys)
+            lists["trending_in_categories"] = trending.filter(pc.invert(is_everybodys))
+        return lists
 
     def users_of_bucket(self, lake: Lake, bucket: int) -> tuple[RankedUsers, int]:
         """Read a bucket's users; say as well how many have no profile."""
         profiles = lake.read(self.profiles, bucket=bucket)
         count = len(profiles)
+        group = np.full(len(profiles), NO_KIND, np.int64)
         if self.users is not None:
-            users = lake.read(self.users, columns=["user_id"], bucket=bucket)
-            profiles, _ = with_rows_for(profiles, [users["user_id"]])
-        return RankedUsers(profiles, np.full(len(profiles), NO_KIND, np.int64)), len(profiles) - count
+            columns = ["user_id", *(["locale", "properties"] if self.starters is not None else [])]
+            users = lake.read(self.users, columns=columns, bucket=bucket)
+            profiles, (row,) = with_rows_for(profiles, [users["user_id"]])
+            group = np.full(len(profiles), NO_KIND, np.int64)
+            if self.starters is not None:
+                group[row] = starter_rows(users, lake.read(self.starters, columns=["key"]))
+        return RankedUsers(profiles, group), len(profiles) - count
 
 
 def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSettings) -> RankingInputs:
@@ -106,7 +136,7 @@ def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSe
     correlations: Manifest | None = None
     earlier: tuple[Manifest, ...] = ()
     if settings.candidates.kind == "correlations":
-        correlations = lake.latest(CORRELATIONS.name, up_to=date, campaign=campaign, days=CORRELATIONS_MAX_AGE_DAYS)
+        correlations = _latest(lake, CORRELATIONS, date, campaign)
         if correlations is None:
             raise EmptyPartitionError(
                 f"no correlations of {date} or the {CORRELATIONS_MAX_AGE_DAYS} days before it; run train_correlations"
@@ -115,7 +145,16 @@ def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSe
         days = (date - dt.timedelta(days=back) for back in range(1, settings.candidates.out_days + 1))
         found = (lake.find(Partition("catalog", day)) for day in days)
         earlier = tuple(manifest for manifest in found if manifest is not None)
-    return RankingInputs(date, profiles, catalog, correlations, earlier, None)
+    steps = settings.fallback_steps
+    has_trending = "trending" in steps or "trending_in_categories" in steps
+    trending = _latest(lake, TRENDING, date, campaign) if has_trending else None
+    starters = _latest(lake, HYBRID_USERS, date, campaign) if "hybrid" in steps else None
+    users = lake.find(Partition("users", date)) if trending or starters else None
+    return RankingInputs(date, profiles, catalog, correlations, earlier, trending, starters, users)
+
+
+def _latest(lake: Lake, table: Table, date: dt.date, campaign: str) -> Manifest | None:
+    return lake.latest(table.name, up_to=date, campaign=campaign, days=CORRELATIONS_MAX_AGE_DAYS)
 
 
 def _was_out(lake: Lake, catalog: pa.Table, earlier: tuple[Manifest, ...]) -> pa.ChunkedArray:

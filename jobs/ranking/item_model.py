@@ -12,7 +12,8 @@ from scipy import sparse
 
 from jobs.lake.scratch import Scratch
 from jobs.ranking.cooccurrence import CooccurrenceItems
-from schemas.item_models import ItemModelSettings
+from jobs.ranking.ease import EaseItems
+from schemas.item_models import EaseModel, ItemModelSettings
 
 _SETTINGS: TypeAdapter[ItemModelSettings] = TypeAdapter(ItemModelSettings)
 
@@ -20,13 +21,14 @@ _SETTINGS: TypeAdapter[ItemModelSettings] = TypeAdapter(ItemModelSettings)
 class ItemModel(Protocol):
     """A fitted model."""
 
-    def block(self, first: int, last: int, depth: int) -> sparse.csr_array:
+    def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1.
 
         Shapes: (last - first, items), float32; row r lists the others of item first + r, best first, ties by item,
-                never the item itself. Scores are finite and above 0.
+                never the item itself. Scores are finite and above 0; signed: the largest by size, and those below 0
+                speak against the other item (only EASE has such).
         Raises: GateError if a score is not finite.
-        The same lists come out whatever blocks are asked for.
+        The same lists come out whatever blocks are asked for, on any number of threads.
         """
         ...
 
@@ -37,7 +39,10 @@ def fit(interactions: sparse.csr_array, settings: ItemModelSettings) -> ItemMode
     """Fit the model that the settings name.
 
     Shapes: interactions (users, items), float32 weights above 0.
+    Raises: ConfigError if the model cannot take that many items; GateError if the weights are not finite.
     """
+    if isinstance(settings, EaseModel):
+        return EaseItems.fit(interactions, settings)
     return CooccurrenceItems.fit(interactions, settings)
 
 
@@ -50,7 +55,8 @@ def save(model: ItemModel, settings: ItemModelSettings, scratch: Scratch, name: 
 def load(scratch: Scratch, name: str) -> ItemModel:
     """Map a model that `save` kept: its pages are shared by every task that maps it."""
     settings = _SETTINGS.validate_json(_settings_file(scratch, name).read_bytes())
-    return CooccurrenceItems.load(scratch, name, settings)
+    kind = EaseItems if isinstance(settings, EaseModel) else CooccurrenceItems
+    return kind.load(scratch, name)
 
 
 def _settings_file(scratch: Scratch, name: str) -> Path:

@@ -13,7 +13,8 @@ import pyarrow as pa
 from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths
-from jobs.ranking.capped_lists import nothing_in, walk
+from jobs.ranking.capped_lists import walk
+from jobs.ranking.csr_rows import nothing_in, row_of
 from jobs.ranking.recommend import Shared, caps_of, own_lists
 from jobs.ranking.rules import IN_LIST, RULES, Causes, first_causes
 from jobs.ranking.user_batch import UserBatch
@@ -41,7 +42,7 @@ def judge(batch: UserBatch, shared: Shared, settings: RankingSettings, lists: pa
     facts = shared.facts
     _, ranked_over_whole = own_lists(batch, shared, settings)
     scores = candidates(batch.interest, shared, ranked_over_whole)
-    user, item = np.repeat(np.arange(len(batch)), np.diff(scores.indptr)), scores.indices.astype(np.int64)
+    user, item = row_of(scores), scores.indices.astype(np.int64)
     score = scores.data * facts.boost[item]
     order = np.lexsort((item, -score, user))
     user, item, score = user[order], item[order], score[order]

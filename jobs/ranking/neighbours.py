@@ -10,7 +10,7 @@ from scipy import sparse
 from jobs.lake.list_columns import list_column, rank_within
 from jobs.lake.scratch import Scratch
 from jobs.ranking.item_model import ItemModel
-from jobs.ranking.sparse_product import counts_of_pairs, marked
+from jobs.ranking.sparse_product import by_popularity, counts_of_pairs, marked
 from schemas.tables import CORRELATION_SOURCES, CORRELATIONS
 
 CO_OCCURRENCE = CORRELATION_SOURCES.index("co-occurrence")
@@ -21,11 +21,13 @@ _DEEPER = 3  # how much deeper a block is asked again in which a list lost pairs
 class Together:
     """Who showed interest in what, as ones, laid out to count the users that two items have in common.
 
-    Shapes: by_items (items, users), by_users (users + items, items).
+    Shapes: by_items (items, users), by_users (users + items, items), whose column place[j] is item j (see
+            by_popularity).
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
+    place: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, interactions: sparse.csr_array) -> "Together":
@@ -33,21 +35,25 @@ class Together:
         pattern = sparse.csr_array(
             (np.ones(interactions.nnz, np.float32), interactions.indices, interactions.indptr), shape=interactions.shape
         )
-        return cls(pattern.T.tocsr(), marked(pattern))
+        ordered, names = by_popularity(pattern)
+        return cls(pattern.T.tocsr(), marked(ordered), np.argsort(names).astype(np.int32))
 
     def support(self, first: int, lists: sparse.csr_array) -> npt.NDArray[np.int32]:
         """Count the users in common of each listed pair; row r of lists (block, items) is item first + r."""
-        return counts_of_pairs(self.by_items[first : first + lists.shape[0]], self.by_users, lists)
+        pairs = sparse.csr_array((lists.data, self.place[lists.indices], lists.indptr), shape=lists.shape)
+        return counts_of_pairs(self.by_items[first : first + lists.shape[0]], self.by_users, pairs)
 
     def save(self, scratch: Scratch, name: str) -> None:
         """Write both matrices under a name."""
         scratch.save(f"{name}.by_items", self.by_items)
         scratch.save(f"{name}.by_users", self.by_users)
+        scratch.save_array(f"{name}.place", self.place)
 
     @classmethod
     def load(cls, scratch: Scratch, name: str) -> "Together":
         """Map what `save` wrote."""
-        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"))
+        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
+        return cls(by_items, by_users, scratch.load_array(f"{name}.place"))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import pyarrow as pa
 from scipy import sparse
 
 from jobs.lake.list_columns import list_column
-from jobs.ranking.capped_lists import Cap, capped_product, stacked
+from jobs.ranking.capped_lists import Cap, capped_product
 from jobs.ranking.correlation_table import CorrelationTable, twin_groups, with_penalty
+from jobs.ranking.csr_rows import beside, ones_like, row_of, stacked
 from jobs.ranking.fallback import Ladder
 from jobs.ranking.item_facts import NO_KIND, ItemFacts
 from jobs.ranking.rules import exclusion_matrix
@@ -77,8 +78,8 @@ def recommend(batch: UserBatch, shared: Shared, settings: RankingSettings, featu
             break
         started = lists[rows]
         groups = shared.ladder.memberships(step, batch, features, rows)
-        ruled_out = sparse.csr_array(excluded[rows] + _padded(started, excluded.shape[1]))
-        more = capped_product(_beside(groups, ruled_out), shared.ladder.matrices[step], settings.slots, caps, started)
+        ruled_out = sparse.csr_array(excluded[rows] + ones_like(started, excluded.shape[1]))
+        more = capped_product(beside(groups, ruled_out), shared.ladder.matrices[step], settings.slots, caps, started)
         lists, sources = _appended(lists, sources, rows, more, RECOMMENDATION_SOURCES.index(name))
     return _as_table(batch, lists, sources, settings)
 
@@ -89,7 +90,7 @@ def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tu
     Those are the users whose list comes up short with the near part of it, where the whole has more for them.
     """
     caps, excluded = caps_of(settings, shared.facts), _excluded(batch, shared)
-    own = capped_product(_beside(batch.interest, excluded), shared.near, settings.slots, caps)
+    own = capped_product(beside(batch.interest, excluded), shared.near, settings.slots, caps)
     whole = np.zeros(len(batch), np.bool_)
     short = np.flatnonzero((np.diff(own.indptr) < settings.slots) & (np.diff(batch.interest.indptr) > 0))
     if shared.table is None or len(short) == 0:
@@ -107,11 +108,11 @@ def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tu
         shape=(len(short), len(items)),
     )
     matrix = with_penalty(table.rows(items, near=False), shared.facts)
-    again = capped_product(_beside(renamed, excluded[short]), matrix, settings.slots, caps)
-    stays = ~whole[_row_of(own)]
+    again = capped_product(beside(renamed, excluded[short]), matrix, settings.slots, caps)
+    stays = ~whole[row_of(own)]
     parts = [
-        (_row_of(own)[stays], own.indices[stays], own.data[stays]),
-        (short[_row_of(again)], again.indices, again.data),
+        (row_of(own)[stays], own.indices[stays], own.data[stays]),
+        (short[row_of(again)], again.indices, again.data),
     ]
     return stacked(parts, *own.shape), whole
 
@@ -124,7 +125,7 @@ def _appended(
     lists: sparse.csr_array, sources: npt.NDArray[np.int8], rows: Int64s, more: sparse.csr_array, source: int
 ) -> tuple[sparse.csr_array, npt.NDArray[np.int8]]:
     """Put what a step found behind what the rows hold."""
-    parts = [(_row_of(lists), lists.indices, lists.data), (rows[_row_of(more)], more.indices, more.data)]
+    parts = [(row_of(lists), lists.indices, lists.data), (rows[row_of(more)], more.indices, more.data)]
     order = np.argsort(np.concatenate([row for row, _, _ in parts]), kind="stable")
     joined = np.concatenate((sources, np.full(more.nnz, source, np.int8)))
     return stacked(parts, *lists.shape), joined[order]
@@ -147,27 +148,3 @@ def _as_table(
         },
         schema=RECOMMENDATIONS.schema,
     )
-
-
-def _beside(left: sparse.csr_array, right: sparse.csr_array) -> sparse.csr_array:
-    """Put two matrices side by side (SciPy's own goes through coordinates and takes five times as long)."""
-    left_at = np.arange(left.nnz) + np.repeat(right.indptr[:-1], np.diff(left.indptr))
-    right_at = np.arange(right.nnz) + np.repeat(left.indptr[1:], np.diff(right.indptr))
-    indices, data = np.empty(left.nnz + right.nnz, np.int32), np.empty(left.nnz + right.nnz, np.float32)
-    indices[left_at], data[left_at] = left.indices, left.data
-    indices[right_at], data[right_at] = right.indices + left.shape[1], right.data
-    return sparse.csr_array(
-        (data, indices, (left.indptr + right.indptr).astype(np.int32)),
-        shape=(left.shape[0], left.shape[1] + right.shape[1]),
-    )
-
-
-def _padded(matrix: sparse.csr_array, columns: int) -> sparse.csr_array:
-    """Mark the entries of a matrix in one with more columns."""
-    return sparse.csr_array(
-        (np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns)
-    )
-
-
-def _row_of(matrix: sparse.csr_array) -> Int64s:
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

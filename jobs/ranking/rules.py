@@ -14,6 +14,7 @@ from scipy import sparse
 
 from jobs.profiles.mails import Mails
 from jobs.profiles.pairs import DAY, NEVER, Pairs
+from jobs.ranking.csr_rows import stacked
 from jobs.ranking.item_facts import FILTERS, NO_KIND
 from schemas.ranking_rules import EXCLUSIONS, ExcludeSettings, ExclusionName, LookBack
 from schemas.tables import EVENT_TYPES
@@ -61,7 +62,7 @@ def exclusions(pairs: Pairs, mails: Mails, rules: ExcludeSettings, now: int) -> 
             found.extend(_mailed(mails, rules, now, reaches_twins=name in twins))
         elif rules.look_back(name) != 0:
             at = pairs.last(_TRIGGERS[name])
-            rows = np.flatnonzero(_states(pairs)[name] & within(at, rules.look_back(name), now))
+            rows = np.flatnonzero(_has(pairs, name) & within(at, rules.look_back(name), now))
             kind = EVENT_TYPES.index(_TRIGGERS[name])
             found.append(Exclusion(name, pairs.user[rows], pairs.item[rows], kind, at[rows], name in twins))
     return found
@@ -79,22 +80,16 @@ def exclusion_matrix(
 ) -> sparse.csr_array:
     """Mark what is ruled out, whatever the rule: [E | T].
 
-    Shapes: (users, items + groups); E marks items, T marks groups of twins. Both are 0/1, summed over rules.
+    Shapes: (users, items + groups); E marks items, T marks groups of twins, once for each rule.
     """
-    items = len(twins)
-    row, column = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     for rule in found:
-        row.append(rule.user)
-        column.append(rule.item)
+        parts.append((rule.user, rule.item))
         if rule.reaches_twins:
             group = twins[rule.item]
-            row.append(rule.user[group != NO_KIND])
-            column.append(items + group[group != NO_KIND])
-    rows, columns = np.concatenate(row), np.concatenate(column)
-    matrix: sparse.csr_array = sparse.coo_array(
-        (np.ones(len(rows), np.float32), (rows, columns)), shape=(users, items + groups)
-    ).tocsr()
-    return matrix
+            parts.append((rule.user[group != NO_KIND], len(twins) + group[group != NO_KIND]))
+    marked = [(user, column, np.ones(len(user), np.float32)) for user, column in parts]
+    return stacked(marked, users, len(twins) + groups)
 
 
 @dataclass(frozen=True)
@@ -150,13 +145,13 @@ def _keys(
         yield TWIN_OF + exclusion.name, own, np.where(wanted == NO_KIND, -1, user * size + wanted)
 
 
-def _states(pairs: Pairs) -> dict[str, Bools]:
-    return {
-        "bought": pairs.is_bought(),
-        "in_cart": pairs.is_in_cart(),
-        "wishlisted": pairs.is_wishlisted(),
-        "seen": pairs.last("view") > NEVER,
-    }
+def _has(pairs: Pairs, name: ExclusionName) -> Bools:
+    """Mark the pairs that are in the state of a rule."""
+    if name == "bought":
+        return pairs.is_bought()
+    if name == "in_cart":
+        return pairs.is_in_cart()
+    return pairs.is_wishlisted() if name == "wishlisted" else pairs.last("view") > NEVER
 
 
 def _mailed(mails: Mails, rules: ExcludeSettings, now: int, *, reaches_twins: bool) -> Iterator[Exclusion]:

@@ -15,10 +15,10 @@ from jobs.lake.list_columns import list_column, rank_within
 from jobs.profiles.fold import records_of_profiles
 from jobs.ranking.categories import category_levels
 from schemas.cold_start import TrendingSettings
-from schemas.tables import TRENDING
+from schemas.tables import EVENT_TYPES, TRENDING
 
 EVERYTHING: Final = ""  # the key of the row that holds all categories and items without one
-_UNIT: Final = 1_000_000
+UNIT: Final = 1_000_000
 _DAY: Final = 86_400_000_000  # microseconds
 
 Int64s = npt.NDArray[np.int64]
@@ -29,13 +29,16 @@ def demand_of_profiles(profiles: pa.Table, settings: TrendingSettings, *, now: i
 
     Shapes: (items,), in millionths. Units: `now` in microseconds; what is not before it is left out.
     """
-    records = records_of_profiles(profiles, np.zeros(len(profiles), np.int64))
+    records = records_of_profiles(profiles, np.arange(len(profiles), dtype=np.int64))
     age = (now - records.last_at) / _DAY
     weight = np.array(settings.weights_by_type())[records.event_type]
-    counted = (age > 0) & (age <= settings.max_age_days) & (weight > 0)
+    counted = np.flatnonzero((age > 0) & (age <= settings.max_age_days) & (weight > 0))
+    # Newest first, so the first record of a user, item and kind is the last time; purchases have one for each time.
+    kind = (records.user * items + records.item) * len(EVENT_TYPES) + records.event_type
+    counted = counted[np.unique(kind[counted], return_index=True)[1]]
     faded = weight[counted] * np.exp2(-age[counted] / settings.half_life_days)
     demand = np.zeros(items, np.int64)
-    np.add.at(demand, records.item[counted], np.rint(faded * _UNIT).astype(np.int64))
+    np.add.at(demand, records.item[counted], np.rint(faded * UNIT).astype(np.int64))
     return demand
 
 
@@ -63,7 +66,7 @@ def trending_lists(demand: Int64s, item: Int64s, category: pa.ChunkedArray, *, d
         {
             "key": keys.dictionary.take(pa.array(order)).take(pa.array(found)),
             "item": list_column(TRENDING, "item", candidate, counts),
-            "score": list_column(TRENDING, "score", (demand[candidate] / _UNIT).astype(np.float32), counts),
+            "score": list_column(TRENDING, "score", (demand[candidate] / UNIT).astype(np.float32), counts),
         },
         schema=TRENDING.schema,
     )

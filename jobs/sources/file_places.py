@@ -1,7 +1,6 @@
 """Where a source's files lie: a local folder or a prefix on S3, and each file as a stream or as a file to seek in."""
 
 import fnmatch
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from jobs.lake.s3_filesystem import open_s3
 from schemas.errors import ConfigError
 
 PACKINGS: Final = (".gz", ".bz2", ".zst", ".lz4")
@@ -86,9 +86,7 @@ class SourceFolder:
             return cls(fs.LocalFileSystem(), str(Path(place).absolute()), place)
         if not parts.netloc:
             raise ConfigError(f"the data folder {place} names no bucket; expected s3://bucket/prefix")
-        # Arrow reads all of these variables but the endpoint.
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return cls(fs.S3FileSystem(endpoint_override=endpoint), f"{parts.netloc}{parts.path}".rstrip("/"), place)
+        return cls(open_s3(), f"{parts.netloc}{parts.path}".rstrip("/"), place)
 
     def files(self, pattern: str, source: str) -> list[SourceFile]:
         """Find the file of that name, or those that a pattern with `*` fits, in order of their names.

@@ -49,6 +49,18 @@ GATE_PARAMS = {
 }
 
 
+def ramp_param(ramp_minutes: int) -> Param:
+    """Ask for the ramp of a push; the campaign's own is the default."""
+    return Param(
+        ramp_minutes,
+        type="integer",
+        minimum=0,
+        maximum=1440,
+        title="Ramp",
+        description="Minutes over which the rate of pushed contacts rises to its full height; 0: none.",
+    )
+
+
 def table_asset(name: str) -> Asset:
     """Declare a table of the lake for the lineage; its URI names the table, not where this deployment keeps it."""
     return Asset(name=name, uri=f"ryml://lake/{name}", group="ryml")

@@ -77,4 +77,4 @@ def test_a_backfill_is_by_hand_for_dates_and_a_reason_and_knows_no_provider(dagb
         assert not getattr(task, "provider_conn_id", None)
         assert "ledger" not in getattr(task, "settings", ())
         assert "ledger" not in str(getattr(task, "application_args", ""))
-    assert dag.get_task("rebuild_dates").pool == "spark"
+    assert dag.get_task("rebuild_dates").pool == "training"

@@ -83,7 +83,7 @@ class FakeProvider:
         self.poisoned, self.invalid = set(), set()  # addresses that jobs refuse; that make a request a 400
         self.down = lambda: False
         self.max_contacts = 30_000
-        self.lists_seen = {}
+        self.suppressed = []
 
     # What every call goes through
 
@@ -283,7 +283,14 @@ class FakeProvider:
     # Suppressions
 
     def suppressed_addresses(self, since=None, *, group_id=None):
-        return iter(self._call("suppressed_addresses", list))
+        kinds = {
+            "bounces",
+            "invalid_emails",
+            "spam_reports",
+            "unsubscribes",
+            *(["group_unsubscribes"] if group_id else []),
+        }
+        return iter(self._call("suppressed_addresses", lambda: [one for one in self.suppressed if one[0] in kinds]))
 
     def ensure_suppression_group(self, name):
         return self._call("ensure_suppression_group", lambda: self.groups.setdefault(name, len(self.groups) + 1))

@@ -30,19 +30,25 @@ from small_night import (
 )
 
 from jobs.delivery import payload, provider_calls, shared_pace
+from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.plan_gates import strange_in_plan
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.request_book import RequestBook
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sheet import Sheet
 from jobs.delivery.timing import Timing
+from jobs.lake.buckets import keyed_hash
 from jobs.lake.lake import Lake
+from jobs.pull_suppressions import pull_suppressions
 from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.schedule_send import schedule_send
+from schemas.delivery_gates import DeliveryGates
 from schemas.errors import EmptyPartitionError, GateError, MailError, RejectedMailError, RetryableMailError
+from schemas.layout import Partition
 from schemas.mail_fields import all_fields
 
 
@@ -505,3 +511,61 @@ def test_bodies_name_each_contact_once_and_never_nan(night):
         json.loads(body, parse_constant=lambda text: pytest.fail(text))
     everybody = list(itertools.chain.from_iterable(addresses for addresses, _ in night.provider.upserts))
     assert len(everybody) == len(set(everybody)) == len([a for a, _ in PLAN.values() if a != "withheld"])
+
+
+# Plans that are not like those before
+
+
+def test_a_null_storm_is_stopped_before_anybody_is_cleared():
+    """An empty or late input clears a great part of those who hold items: nothing is pushed."""
+    gates = DeliveryGates()
+    counts = {"upsert": 1_000, "clear": 400}
+    assert (
+        "400 of 1000 users who hold items would be cleared (40%"
+        in strange_in_plan(counts, holders=1_000, recipients_before=[], gates=gates).pop()
+    )
+    assert strange_in_plan({**counts, "clear": 300}, holders=1_000, recipients_before=[], gates=gates) == []
+    assert strange_in_plan({**counts, "clear": 40}, holders=50, recipients_before=[], gates=gates) == []
+
+
+@pytest.mark.parametrize(
+    ("mailed", "is_strange"), [(499, True), (500, False), (2_000, False), (2_001, True), (0, True)]
+)
+def test_an_audience_unlike_the_last_seven_is_stopped(mailed, is_strange):
+    found = strange_in_plan(
+        {"upsert": mailed, "clear": 0}, holders=9, recipients_before=[900, 1_000, 1_100], gates=DeliveryGates()
+    )
+    assert bool(found) == is_strange
+    assert (
+        strange_in_plan({"upsert": mailed, "clear": 0}, holders=9, recipients_before=[1, 1], gates=DeliveryGates())
+        == []
+    )
+
+
+def test_who_left_the_campaigns_group_is_suppressed_like_the_others(night):
+    night.provider.suppressed = [("group_unsubscribes", "A@Example.com "), ("bounces", "b@example.com")]
+    answers = iter([True, True, False])
+    night.provider.down = lambda: next(answers, False)  # the pull is made again where the provider fails
+    assert pull_suppressions(night.delivery)["kinds"] == {"group_unsubscribes": 1, "bounces": 1}
+    rows = night.lake.read(night.lake.manifest(Partition("suppressions", DATE, "spring")))
+    hashed = keyed_hash(pa.array(["a@example.com", "b@example.com"]), night.ledger.key(ADDRESS_KEY)).view(np.int64)
+    assert sorted(rows["address_key"].to_pylist()) == sorted(hashed.tolist())
+
+
+def test_a_contact_that_does_not_hold_what_was_confirmed_stops_the_send(night):
+    """Every contact is read back of a night as small as this one; one of them was written by somebody else."""
+    push_all(night)
+    ids, mailed = night.provider.fields, [u for u, (action, _) in PLAN.items() if action == "upsert"]
+    for user in mailed:
+        before = dict(night.provider.contacts[address(user)])
+        night.provider.contacts[address(user)][ids["ryml_content"]] = "somebody"
+        try:
+            assert reconcile(night.delivery)["contacts_read_back"] > 0
+            seen = False
+        except GateError as error:
+            seen = "1 of" in str(error)
+        night.provider.contacts[address(user)] = before
+        if seen:
+            break
+    assert seen, "the sample looked at nobody"
+    assert not night.ledger.is_reconciled(RUN) or len(mailed) > 1

@@ -199,7 +199,7 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         for slot in range(slots):
             for part in SLOT_PARTS:
                 got = fields[ids[slot_field(slot + 1, part)]]
-                want = json.loads(values[part][items[slot]]) if slot < len(items) else ""
+                want = json.loads(values[part][items[slot]].as_py()) if slot < len(items) else ""
                 assert got == want
                 assert "{{" not in got
                 assert "}}" not in got
@@ -219,8 +219,14 @@ def test_bodies_stay_under_the_byte_limit(monkeypatch):
         list(cut_bodies(pa.array(["x" * 3_000]), []))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from(TITLES)), max_size=6))
+def test_texts_in_batches_are_what_they_are_one_by_one(texts):
+    assert payload._json_texts(pa.array(texts, pa.string())).to_pylist() == [payload._json_text(t) for t in texts]
+
+
 def test_prices_read_like_prices():
-    assert json.loads(item_values(catalog_table())["price"][0]) == "€1,234.50"
+    assert json.loads(item_values(catalog_table())["price"][0].as_py()) == "€1,234.50"
 
 
 def test_the_bucket_hash_is_what_it_was():
@@ -278,12 +284,14 @@ def test_the_mirror_takes_what_was_confirmed_and_forgets_what_is_unsure():
 @given(st.lists(st.lists(st.integers(-1, 4), min_size=3, max_size=3), min_size=1, max_size=8), st.integers(0, 3))
 def test_contents_differ_where_anything_that_is_shown_differs(lists, uid):
     rows = np.array([[uid, *items] for items in lists])
-    texts = [[f"{part} {n}" for n in range(5)] for part in SLOT_PARTS]
+    texts = [pa.array([f"{part} {n}" for n in range(5)]) for part in SLOT_PARTS]
     digests = content_digests(rows[:, 0].astype(np.uint64), [rows[:, 1 + s] for s in range(3)], item_digests(texts))
     for one, other in itertools.combinations(range(len(lists)), 2):
         assert (digests[one] == digests[other]) == (lists[one] == lists[other])
     changed = content_digests(
-        rows[:, 0].astype(np.uint64), [rows[:, 1 + s] for s in range(3)], item_digests([*texts[:3], ["new price"] * 5])
+        rows[:, 0].astype(np.uint64),
+        [rows[:, 1 + s] for s in range(3)],
+        item_digests([*texts[:3], pa.array(["new price"] * 5)]),
     )
     for before, after, items in zip(digests, changed, lists, strict=True):
         assert (before == after) == (set(items) == {-1})

@@ -16,12 +16,13 @@ class History:
 
 
 class RuleOracle:
-    """The shop as it was at the end of a date, for the rules of the campaigns that ship."""
+    """The shop at an instant and what was done in it since another, for the rules of the campaigns that ship."""
 
-    def __init__(self, shop, first_day, date, exclude):
-        self.end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+    def __init__(self, shop, start_at, end_at, exclude, earlier=()):
+        self.earlier = [one.stock for one in earlier]  # the shop on the days before, as far as they were exported
+        self.end = end_at
         self.exclude = exclude
-        end, start = self._text(self.end), first_day.isoformat() + "T00:00:00.000000Z"
+        start, end = self._text(start_at), self._text(end_at)
         with sqlite3.connect(shop) as connection:
             rows = connection.execute(
                 """
@@ -69,6 +70,8 @@ class RuleOracle:
             return item not in self.stock
         if rule == "sold_out":
             return self.stock.get(item, 1) <= 0
+        if rule == "not_back_in_stock":
+            return all(stock.get(item, 0) > 0 for stock in self.earlier)
         if rule == "bought":
             return history.owned > 0 and self._within(last.get("purchase"), self.exclude.bought_days)
         if rule == "in_cart":

@@ -4,10 +4,12 @@ import datetime as dt
 import re
 import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from rehearsal_fixture import held, serve
+from rule_oracle import RuleOracle
 
 from jobs import (
     backtest_models,
@@ -19,6 +21,7 @@ from jobs import (
     make_demo_shop,
     plan_push,
     preview_mail,
+    pull_recent_events,
     pull_suppressions,
     push_chunk,
     recommend_items,
@@ -28,8 +31,10 @@ from jobs import (
 )
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.run_context import ProviderAddress
+from jobs.explain.explain import Explainer
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
+from jobs.ranking.rules import IN_LIST, RULES
 from jobs.rehearsal.faults import REQUEST_FAULTS, FaultSettings, rehearsed_faults
 from jobs.rehearsal.handlebars import render
 from jobs.rehearsal.history import fault_counts
@@ -84,11 +89,14 @@ class Night:
         finish_build.main(**common, campaign=RESTOCKED)
         return result
 
-    def send(self, date, run_id="test"):
-        common = {"lake": self.lake_uri, "date": date, "run_id": run_id, "campaign": CAMPAIGN, "ledger": self.ledger}
+    def send(self, date, run_id="test", campaign=CAMPAIGN):
+        common = {"lake": self.lake_uri, "date": date, "run_id": run_id, "campaign": campaign, "ledger": self.ledger}
         provider = ProviderAddress(self.provider.host, self.provider.api_key)
         again(pull_suppressions.main, **common, provider=provider)
         plan = plan_push.main(**common, ramp_minutes=0)
+        pull_recent_events.main(
+            lake=self.lake_uri, date=date, run_id=run_id, campaign=campaign, source=SOURCE, data=str(self.shop)
+        )
         chunks = list_chunks.main(**common)["chunks"]
         assert chunks
         for chunk in chunks:
@@ -131,11 +139,11 @@ def provider_rows(night, query, parameters=()):
         return connection.execute(query, parameters).fetchall()
 
 
-def mails_of(night, date):
+def mails_of(night, date, campaign=SETTINGS):
     """Each mail of a date's single send: address -> custom fields by name, as they were when it was sent."""
     names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
     sent = "mails WHERE single_send = (SELECT single_send FROM single_sends WHERE name = ?)"
-    rows = held(night.provider.state_path, sent, SETTINGS.send_name(date))
+    rows = held(night.provider.state_path, sent, campaign.send_name(date))
     mails = {email: {names[key]: value for key, value in fields.items()} for email, fields in rows}
     assert len(mails) == len(rows), "somebody was mailed twice"
     return mails
@@ -200,13 +208,44 @@ def forbidden_of(night, date):
     return forbidden
 
 
+def end_of(date):
+    return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+
+
+def shown_lists(night, date, settings=SETTINGS):
+    """user -> item ids that their mail shows: the plan's, less what they did since the build rules out."""
+    index = read_index(night.lake).to_pylist()
+    oracle = RuleOracle(night.shop, end_of(date), settings.mail.send_time.due_at(date), settings.exclude)
+    rules = ("bought", "in_cart", "wishlisted", "seen")
+    lists, ruled_out = {}, 0
+    for row in night.lake.read(night.lake.manifest(Partition("chunks", date, settings.name))).to_pylist():
+        if row["action"] == "upsert":
+            items = [index[item] for item in row["item"]]
+            kept = [item for item in items if not any(oracle.applies(rule, row["user_id"], item) for rule in rules)]
+            ruled_out += len(items) - len(kept)
+            lists[row["user_id"]] = kept if len(kept) >= settings.min_items else []
+    return lists, ruled_out
+
+
+def test_what_was_bought_or_seen_between_build_and_push_is_not_mailed(nights):
+    """The morning's events are in the shop and in no build: two of the three sends have some."""
+    assert sum(shown_lists(nights, date)[1] for date in DAYS) > 10
+    for date in DAYS:
+        books = nights.sent[date][1]
+        assert 0 <= books["exclusion_lag_p50_seconds"] <= books["exclusion_lag_p99_seconds"] < 600
+
+
 @pytest.mark.parametrize("date", DAYS, ids=str)
 def test_every_mailed_user_sees_their_own_items(nights, date):
     index = read_index(nights.lake).to_pylist()
     catalog, mails, addresses = catalog_of(nights, date), mails_of(nights, date), address_of_users(nights)
-    lists = {row["user_id"]: [index[item] for item in row["item"]] for row in nights.rows("recommendations", date)}
-    planned = {row["user_id"] for row in nights.rows("chunks", date) if row["action"] == "upsert"}
+    lists, _ = shown_lists(nights, date)
+    recommended = {
+        row["user_id"]: [index[item] for item in row["item"]] for row in nights.rows("recommendations", date)
+    }
+    planned = {user for user, items in lists.items() if items}
     assert len(planned) > USERS / 2
+    assert all(set(lists[user]) <= set(recommended[user]) for user in planned)
     assert set(mails) == {addresses[user] for user in planned}
     for user in planned:
         fields = mails[addresses[user]]
@@ -242,7 +281,8 @@ def test_users_who_lose_everything_are_cleared_and_not_mailed(nights):
     addresses, cleared = address_of_users(nights), 0
     for date in DAYS[1:]:
         gone = {row["user_id"] for row in nights.rows("chunks", date) if row["action"] == "clear"}
-        assert nights.sent[date][1]["cleared"] == len(gone)
+        emptied = sum(not items for items in shown_lists(nights, date)[0].values())
+        assert nights.sent[date][1]["cleared"] == len(gone) + emptied
         assert not {addresses[user] for user in gone} & set(mails_of(nights, date))
         cleared += len(gone)
     assert cleared > 0
@@ -315,6 +355,117 @@ def test_no_address_stands_outside_the_users_table(nights):
                 assert not any("@" in (value or "") for value in table[name].to_pylist()), f"{path} {name}"
                 looked_at += 1
     assert looked_at > 100
+
+
+# Rules that look at the item or the user alone, in the order in which they are tried.
+RULES_OF_ITEM_AND_USER = {
+    "resources_you_may_like": ("not_in_catalog", "sold_out", "bought", "in_cart", "wishlisted", "seen"),
+    "back_in_stock": ("not_in_catalog", "sold_out", "not_back_in_stock", "bought", "in_cart"),
+}
+
+
+@pytest.mark.parametrize("campaign", [CAMPAIGN, RESTOCKED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("date", [DAYS[0], DAYS[-1]], ids=str)
+def test_every_users_candidates_are_kept_or_dropped_by_a_rule_that_holds(nights, campaign, date):
+    """All users: kept + dropped = candidates, and the shop's database says the same of each cited rule."""
+    settings, rules = load_campaign(campaign), RULES_OF_ITEM_AND_USER[campaign.stem]
+    asked = (nights.shop, dt.datetime.combine(FIRST_DAY, dt.time(), dt.UTC))
+    earlier = [RuleOracle(*asked, end_of(day), settings.exclude) for day in DAYS if day < date]
+    oracle = RuleOracle(*asked, end_of(date), settings.exclude, earlier)
+    explainer = Explainer.open(nights.lake, settings.name, date)
+    index, counted, forgotten = explainer.index.to_pylist(), Counter(), 0
+    for bucket in range(nights.lake.buckets):
+        judged = explainer.judge_bucket(bucket)
+        assert judged.is_reproduced
+        verdicts, users = judged.verdicts, judged.batch.user_ids.to_pylist()
+        kept = {user: [] for user in range(len(users))}
+        of_user = Counter()
+        for user, item, rule in zip(
+            *(x.tolist() for x in (verdicts.user, verdicts.item, verdicts.causes.rule)), strict=True
+        ):
+            of_user[user] += 1
+            name = "kept" if rule == IN_LIST else RULES[rule]
+            counted[name] += 1
+            if name == "kept":
+                kept[user].append(item)
+            if name in rules:
+                assert oracle.applies(name, users[user], index[item]), (name, users[user], index[item])
+            if oracle.forgot(users[user]):
+                forgotten += 1
+                continue
+            for before in rules[: rules.index(name)] if name in rules else rules:
+                assert not oracle.applies(before, users[user], index[item]), (before, users[user], index[item])
+        assert kept == dict(enumerate(judged.lists["item"].to_pylist()))
+        assert of_user == {user: n for user, n in enumerate(candidates_of(judged, explainer)) if n}
+    assert counted.total() > (50_000 if campaign is CAMPAIGN else 1_000)
+    assert set(rules) <= set(counted) or date == DAYS[0], counted
+    assert forgotten < counted.total() / 10
+
+
+def candidates_of(judged, explainer):
+    """How many items each user's own ones bring, counted one by one."""
+    table, interest = explainer.shared.table, judged.batch.interest
+    if table is None:
+        return (interest.indptr[1:] - interest.indptr[:-1]).tolist()
+    whole, counts = table.matrix, []
+    lists = judged.lists["item"].to_pylist()
+    for user in range(interest.shape[0]):
+        own = interest.indices[interest.indptr[user] : interest.indptr[user + 1]].tolist()
+        near = {i for o in own for i in whole.indices[whole.indptr[o] : whole.indptr[o] + table.near[o]].tolist()}
+        deep = {i for o in own for i in whole.indices[whole.indptr[o] : whole.indptr[o + 1]].tolist()}
+        # Who has a full list from the near part is ranked over it alone.
+        counts.append(len(near) if len(lists[user]) == SETTINGS.slots else len(deep))
+    return counts
+
+
+def test_an_explanation_adds_up_and_has_no_address(nights):
+    explainer = Explainer.open(nights.lake, SETTINGS.name, DAYS[-1])
+    addresses, looked_at = address_of_users(nights), 0
+    for row in nights.rows("recommendations", DAYS[-1])[:: USERS // 40]:
+        found = explainer.explain(row["user_id"])
+        assert [explainer.index[item].as_py() for item in row["item"]] == [kept.item_id for kept in found.kept]
+        assert found.candidates == len(found.kept) + len(found.dropped) == found.as_json()["candidates"]
+        assert found.notes == ()
+        for kept in found.kept:
+            total = sum(cause.similarity * cause.weight for cause in kept.because)
+            assert kept.score == pytest.approx(total * kept.boost, rel=1e-4)
+            looked_at += 1
+        text = "\n".join(found.lines())
+        assert f"user {row['user_id']}" in text
+        assert "@" not in text
+        assert addresses.get(row["user_id"], "@") not in text
+    assert looked_at > 100
+
+
+def test_two_campaigns_of_one_day_keep_their_own_content(nights):
+    """Both pushed before either is sent: each mail shows what its own campaign recommended."""
+    date, other = DAYS[-1], load_campaign(RESTOCKED)
+    plan, books, send = nights.send(date, campaign=RESTOCKED)
+    assert plan["upsert"] >= books["delivered"] == send["recipients"] > 10
+    catalog, addresses = catalog_of(nights, date), address_of_users(nights)
+    fields_of = fields_at_provider(nights)
+    for settings, prefix in ((SETTINGS, "ryml"), (other, "ryml_stock")):
+        lists = {user: items for user, items in shown_lists(nights, date, settings)[0].items() if items}
+        assert len(lists) > 10
+        for user, items in lists.items():
+            fields = fields_of[addresses[user]]
+            titles = [catalog[item][0] for item in items]
+            assert [fields[f"{prefix}_{slot}_title"] for slot in range(1, len(titles) + 1)] == titles
+            assert (fields[f"{prefix}_count"], fields[f"{prefix}_run"]) == (str(len(titles)), date.isoformat())
+    both = {user for user, fields in fields_of.items() if fields.get("ryml_stock_count", "0") != "0"}
+    assert sum(fields_of[user].get("ryml_count", "0") != "0" for user in both) > 10
+    restocked = mails_of(nights, date, other)
+    assert len(restocked) == send["recipients"]
+    assert set(restocked) == {addresses[user] for user in lists}
+
+
+def fields_at_provider(night):
+    """Each contact's custom fields by name, as the provider holds them now."""
+    names = dict(provider_rows(night, "SELECT id, name FROM field_definitions"))
+    return {
+        email: {names[key]: value for key, value in fields.items()}
+        for email, fields in held(night.provider.state_path, "contacts")
+    }
 
 
 def test_the_last_night_met_faults(nights):

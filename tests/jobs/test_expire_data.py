@@ -325,6 +325,25 @@ def test_attempts_that_nobody_named_go_after_their_margin_and_receipts_after_the
     assert len(lake.read(lake.manifest(new.partition))) == 1
 
 
+def test_what_a_stopped_gate_said_goes_after_the_time_of_its_partition(any_lake: Lake) -> None:
+    stopped = Partition("users", NOW).stopped_path
+    any_lake.storage.replace_if(stopped, b"{}", None)
+    kept = write(any_lake, "users", NOW)
+
+    def sweep(days: int) -> object:
+        date = NOW + dt.timedelta(days=days)
+        listed = run(any_lake, "list", date, run_id=f"r{days}")
+        assert any_lake.storage.read(stopped) == b"{}"
+        assert run(any_lake, "delete", date, run_id=f"r{days}") == listed
+        return listed["stopped"]
+
+    assert sweep(KEEPING["users"].days - 1) == 0
+    assert any_lake.storage.read(stopped) == b"{}"
+    assert sweep(KEEPING["users"].days) == 1
+    assert any_lake.storage.read(stopped) is None
+    assert len(any_lake.read(kept)) == 1
+
+
 def test_deleting_needs_a_list_and_goes_no_further(lake: Lake) -> None:
     with pytest.raises(EmptyPartitionError, match="run expire_data --step list"):
         run(lake, "delete")

@@ -189,8 +189,8 @@ def test_every_row_is_used_or_in_quarantine_with_its_reason(tmp_path):
 
 def test_bytes_do_not_depend_on_the_batches_that_rows_come_in(tmp_path, monkeypatch):
     many = {**shop_rows(), "events": shop_rows()["events"] * 9}
-    monkeypatch.setattr("jobs.export.bucket_queue._WAITING_ROWS", 400)
-    monkeypatch.setattr("jobs.export.bucket_queue._MIN_GROUP_ROWS", 100)
+    monkeypatch.setattr("jobs.export.bucket_queue._BLOCK_BYTES", 400 * 120)
+    monkeypatch.setattr("jobs.export.bucket_queue._GROUP_BYTES", 1)
     contents = set()
     for batch_rows in (65_536, 1_000, 61):
         monkeypatch.setattr("jobs.sources.file_readers.BATCH_ROWS", batch_rows)

@@ -166,6 +166,33 @@ def test_rows_are_held_against_the_median_of_the_same_weekday(shop):
     assert missing["rows_of_weekday_median"] == "no catalog of a Tuesday with this figure in the 4 weeks before"
 
 
+def in_a_week(row):
+    at = dt.datetime.fromisoformat(row[3]) + dt.timedelta(weeks=1)
+    return (*row[:3], at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), *row[4:])
+
+
+@pytest.mark.parametrize("lost_hours", [range(12), range(12, 24)], ids=["the morning", "the evening"])
+def test_half_a_day_of_events_is_noticed_though_a_slow_day_may_have_as_few(shop, lost_hours):
+    shop.run("events")
+    next_week = DATE + dt.timedelta(weeks=1)
+
+    def without_hours(rows):
+        events = [in_a_week(row) for row in rows]
+        days = [row for row in events if row[3] >= next_week.isoformat()]
+        assert len({row[3][11:13] for row in days}) == 24
+        return [row for row in events if row not in days or int(row[3][11:13]) not in lost_hours]
+
+    changed(shop, "events", without_hours)
+    with pytest.raises(GateError, match=r"hours_of_last_day_of_weekday_median is 0\.5, expected at least 0\.6"):
+        shop.run("events", next_week)
+    assert shop.content("events", next_week) is None
+    assert {check.figure for check in stopped(shop, "events", next_week).checks if check.verdict == "failed"} == {
+        "hours_of_last_day_of_weekday_median"
+    }
+    changed(shop, "events", lambda rows: [in_a_week(row) for row in rows[::2]])
+    assert shop.run("events", next_week)["rows"] > 100
+
+
 def test_only_a_person_with_a_name_and_a_reason_lets_a_judgement_pass(shop):
     changed(shop, "users", halved)
     options = {

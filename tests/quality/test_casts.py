@@ -1,13 +1,23 @@
 import datetime as dt
 import decimal
 import math
+import random
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.quality.casts import flags, instants, instants_from_format, numbers, plain, text
+from jobs.quality.casts import (
+    _have_one_form,
+    _holds_plain_numbers,
+    flags,
+    instants,
+    instants_from_format,
+    numbers,
+    plain,
+    text,
+)
 from schemas.errors import SchemaError
 
 UTC = dt.UTC
@@ -149,3 +159,48 @@ def test_wrappings_come_off_and_the_rest_is_refused():
     ):
         with pytest.raises(SchemaError, match="column x is"):
             plain(refused, "x")
+
+
+def test_what_an_instant_says_does_not_depend_on_those_beside_it():
+    # Instants of one form are read in a way of their own; anything else in the batch takes all of them the longer way.
+    draws, short_ways, unread = random.Random(1), 0, 0
+    for _ in range(1_500):
+        separator = draws.choice("T ")
+        zones = draws.choice([[""], ["Z"], ["-0530"], ["+01"], ["+02:00", "+15:00"], ["+1459", "-1501"]])
+        fraction = draws.choice(["", ".5", ".123", ".000001", ".123456789"])
+        written = [
+            f"{draws.choice([1599, 1600, 2024, 2026, 2999, 3000])}-{draws.randint(0, 13):02}-{draws.randint(0, 31):02}"
+            f"{separator}{draws.randint(0, 24):02}:{draws.randint(0, 60):02}:{draws.randint(0, 60):02}"
+            f"{fraction}{draws.choice(zones)}"
+            for _ in range(draws.choice([1, 2, 3]))
+        ]
+        if draws.random() < 0.1:
+            written[-1] = written[-1].replace("0", draws.choice("x/:;\u0660"), 1)
+        texts = pa.array(["before", *written]).slice(1)
+        short_ways += _have_one_form(texts)
+        for place in (None, "Europe/Berlin"):
+            alone = instants(texts, "x", place)
+            assert alone.equals(instants(pa.array([*written, "other"]), "x", place).slice(0, len(written))), written
+            unread += alone.null_count
+    assert short_ways > 300
+    assert unread > 500
+
+
+def test_what_a_number_is_does_not_depend_on_those_beside_it():
+    draws, short_ways, unread = random.Random(2), 0, 0
+    for _ in range(5_000):
+        written = [
+            f"{draws.randrange(10_000)}{draws.choice(['', '.', '.5', '.25', '.123456'])}"
+            if draws.random() < 0.7
+            else "".join(draws.choice("0123456789.-+eE/ x") for _ in range(draws.choice([1, 2, 4, 29, 30, 31])))
+            for _ in range(draws.choice([1, 2]))
+        ]
+        if draws.random() < 0.2:
+            written.append(draws.choice(["9" * 31, "-.5", "5.", "0e500", "1e-300", "inf", "nan", "-"]))
+        texts = pa.array(["1", *written]).slice(1)
+        short_ways += _holds_plain_numbers(texts)
+        alone = numbers(texts)
+        assert alone.equals(numbers(pa.array([*written, "other"])).slice(0, len(written))), written
+        unread += alone.null_count
+    assert short_ways > 1_000
+    assert unread > 500

@@ -117,7 +117,7 @@ class Shop:
             "trending_in_categories": group_table({k: v for k, v in self.trending.items() if k}),
             "trending": group_table({k: v for k, v in self.trending.items() if not k}),
         }
-        return Shared(facts, near_matrix(table, facts), table, ladder(settings.fallback.steps, lists, facts))
+        return Shared(facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, lists, facts))
 
     def batch(self, settings: RankingSettings) -> UserBatch:
         return UserBatch.of(self.profiles(), settings, self.items, NOW)
@@ -388,7 +388,7 @@ def recommend_to(shop, name, settings, *, always_whole=False):
     wanted = settings.min_items if settings.fallback.lists == "short" else settings.slots
     found = list(own)
     if len(own) < wanted:
-        for step in settings.fallback.steps:
+        for step in settings.fallback_steps:
             scores = fallback_scores(shop, name, interest, step)
             rest = ranked(scores, shop, settings, out | {i for i, _, _ in found}, step)
             found = walk(rest, found, shop, settings)

@@ -4,13 +4,15 @@ import random
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_shops import random_settings, random_shop
-from shop_oracle import recommend_to
+from shop_oracle import NOW, recommend_to
 
 from jobs.ranking.recommend import recommend
+from jobs.ranking.user_batch import UserBatch
 from schemas.tables import RECOMMENDATION_SOURCES, RECOMMENDATIONS
 
 
@@ -53,6 +55,24 @@ def test_lists_of_random_shops_equal_the_oracles():
 
     check()
     check_counted(counted, 400)
+
+
+def test_lists_do_not_depend_on_the_batches_of_users():
+    several = 0
+    for seed in range(40):
+        rnd = random.Random(seed)
+        shop, rules = random_shop(rnd), random_settings(rnd)
+        profiles, shared, groups = shop.profiles(), shop.shared(rules), shop.feature_groups()
+        whole = recommend(shop.batch(rules), shared, rules, groups)
+        parts = [
+            recommend(
+                UserBatch.of(profiles.slice(row, 2), rules, shop.items, NOW), shared, rules, groups[row : row + 2]
+            )
+            for row in range(0, len(profiles), 2)
+        ]
+        assert pa.concat_tables(parts).equals(whole)
+        several += len(parts) > 1
+    assert several > 10
 
 
 @pytest.mark.scoreboard

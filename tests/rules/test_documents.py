@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,23 @@ def test_the_generated_tables_are_current():
     generator = runpy.run_path(str(ROOT / "docs" / "generate_tables.py"))
     assert generator["dags"]().count("\n") == 1 + len(list((ROOT / "dags").glob("*.py"))) > 3
     assert generator["tables"]() in text
-    assert generator["current"](text) == text, "type: make docs"
+    assert generator["campaign_keys"]() in (ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")
+    for document in generator["DOCUMENTS"]:
+        text = document.read_text(encoding="utf-8")
+        assert generator["current"](text) == text, f"{document.name}: type: make docs"
+
+
+def test_every_key_of_the_campaigns_that_ship_is_explained():
+    """By the files, not by the classes: what somebody reads there has its row."""
+    explained = {row[0] for row in runpy.run_path(str(ROOT / "docs" / "campaign_keys.py"))["keys"]()}
+    assert len(explained) > 100
+    used = set()
+    for path in (ROOT / "dags" / "campaigns").glob("*.toml"):
+        for section, value in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            used |= {f"{section}.{key}" for key in value} if isinstance(value, dict) else {section}
+    assert len(used) > 30
+    # Whole sections, such as the segments, stand as their keys.
+    assert {key for key in used if not any(row == key or row.startswith(f"{key}.") for row in explained)} == set()
 
 
 def test_every_test_that_a_document_names_is_there():

@@ -34,7 +34,9 @@ def test_only_those_publish_without_a_gate_that_have_no_contract():
     assert {path for path, names in called.items() if "publish" in names} == set(WITHOUT_A_GATE) | GATES
     assert {path for path, names in called.items() if "publish_checked" in names} == {
         "jobs/fold_profiles.py",
+        "jobs/rank_trending.py",
         "jobs/train_correlations.py",
+        "jobs/train_hybrid.py",
         "jobs/recommend_items.py",
     }
     assert "check_export" in called["jobs/export/partition_writer.py"]

@@ -12,7 +12,10 @@ from schemas.contracts import CONTRACTS
 from schemas.tables import EVENT_TYPES
 from schemas.write_expectations import FOLDER, suite_text
 
-GATED = {"events", "catalog", "users", "profiles", "correlations", "product_correlations", "recommendations"}
+GATED = {
+    "events", "catalog", "users", "profiles", "correlations", "product_correlations", "hybrid_features", "hybrid_items",
+    "hybrid_users", "trending", "recommendations",
+}  # fmt: skip
 
 
 def test_every_table_of_a_night_has_a_contract():
@@ -24,7 +27,7 @@ def test_the_committed_suites_are_what_the_contract_gives():
     for name, contract in CONTRACTS.items():
         text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
         assert text == suite_text(contract), f"{name}: write the suites anew with: make expectations"
-        assert len(json.loads(text)["expectations"]) == len(contract.checks) >= 15
+        assert len(json.loads(text)["expectations"]) == len(contract.checks) >= 12
 
 
 @pytest.mark.parametrize("name", sorted(GATED))
@@ -47,7 +50,8 @@ def test_every_required_column_and_every_column_of_the_key_is_covered(name):
     assert required
     assert {f"{column}_nulls" for column in required} <= figures
     assert {rule.column for rule in contract.rules} <= set(contract.table.schema.names)
-    if name != "events":  # the same thing can be done twice at the same instant
+    # The same thing can be done twice at the same instant, and both sides of the model may have a feature of one name.
+    if name not in ("events", "hybrid_features"):
         assert f"{contract.table.key[0]}_repeats" in figures
 
 
@@ -56,7 +60,7 @@ def test_what_no_night_may_break_cannot_be_overridden():
     for figure in (
         "rows", "columns_different", "user_id_repeats", "item_id_repeats", "email_repeats", "event_type_unknown",
         "score_not_finite", "self_neighbours", "items_in_catalog_share", "items_in_stock_share", "repeats_in_lists",
-        "lists_of_wrong_length", "rows_of_users", "in_stock_share", "price_least",
+        "lists_of_wrong_length", "rows_of_profiles", "in_stock_share", "price_least",
     ):  # fmt: skip
         assert figure in hard
 

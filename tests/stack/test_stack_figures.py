@@ -58,8 +58,6 @@ def instance(task_id: str, state: str | None, *, start: int | None = None, end: 
 def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
     """A campaign's figures are its own, also of a task that another campaign has under the same name."""
     of_campaign = {
-        "model": "cooccurrence a=0.5",
-        "training": "trained",
         "planned: to recommend": "4,090",
         "planned: to clear": "3",
         "planned: unchanged": "7",
@@ -79,11 +77,15 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         ("items in the catalog", "3,900"),
         ("profiles", "4,372"),
         ("nightly", ""),
+        ("  model", "cooccurrence a=0.5"),
+        ("  training", "trained"),
         ("  items with correlations", "3,665"),
         ("  correlations", "60,123"),
         ("  users with recommendations", "4,100"),
         *((f"  {label}", value) for label, value in of_campaign.items()),
         ("restocked", ""),
+        ("  model", "-"),
+        ("  training", "-"),
         ("  items with correlations", "-"),
         ("  correlations", "-"),
         ("  users with recommendations", "17"),

@@ -56,6 +56,16 @@ def checks(campaign: str, date: dt.date) -> str:
     )
 
 
+@app.get("/{campaign}/{date}/backtest", response_class=HTMLResponse, dependencies=[Depends(get_user)])
+def backtest(campaign: str, date: dt.date) -> str:
+    """Show the report of a night's backtest, as it lies in the lake."""
+    from jobs.backtest.outcome import read_report
+    from jobs.lake.lake import Lake
+
+    report = read_report(Lake.open(setting("lake")), campaign, date)
+    return report or f"There is no backtest of {date}: training was not due, or the night did not come so far."
+
+
 @app.get("/{campaign}/{date}/lists", response_class=HTMLResponse, dependencies=[Depends(get_user)])
 def lists(campaign: str, date: dt.date) -> str:
     """Show what the night's lists are like, and the waterfall from candidates to lists."""

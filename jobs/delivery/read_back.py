@@ -1,0 +1,69 @@
+"""Look at a random sample of contacts at the provider, and compare them with what the receipts say they hold."""
+
+import base64
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.delivery.client import ADDRESSES_PER_SEARCH
+from jobs.delivery.run_context import Delivery
+from jobs.lake.manifest import Manifest
+from schemas.errors import GateError
+from schemas.layout import Partition
+from schemas.mail_fields import CONTENT, EXPECTED, RUN, own_field
+
+_WAITS_SECONDS: Final = (0.0, 2.0, 10.0, 60.0)  # the search is eventually consistent
+
+
+def check_sample(delivery: Delivery, receipts: Manifest) -> int:
+    """Compare up to a hundred delivered contacts, drawn by the date; return how many were looked at.
+
+    Raises: GateError if one does not hold what it was confirmed to hold.
+    """
+    sample = _sample(delivery, receipts)
+    prefix, date = delivery.campaign.mail.field_prefix, delivery.run.send_date.isoformat()
+    run_field, content_field, expected_field = (own_field(name, prefix) for name in (RUN, CONTENT, EXPECTED))
+    calls, wrong = delivery.calls(), list(sample)
+    for seconds in _WAITS_SECONDS if sample else ():
+        calls.wait(seconds)
+        found = calls.repeat(lambda: delivery.provider.contacts_by_email(list(sample)))
+        wrong = [
+            address
+            for address, digest in sample.items()
+            if address not in found
+            or found[address].custom_fields.get(run_field) != date
+            or found[address].custom_fields.get(content_field) != digest
+            or found[address].custom_fields.get(expected_field) != digest
+        ]
+        if not wrong:
+            return len(sample)
+    if wrong:
+        raise GateError(
+            f"{len(wrong)} of {len(sample)} contacts that were read back do not hold what their import jobs confirmed; "
+            "nothing is sent. Look at them at the provider; plan the next night with --full if somebody else wrote them"
+        )
+    return 0
+
+
+def _sample(delivery: Delivery, receipts: Manifest) -> dict[str, str]:
+    """Draw delivered users from one bucket; give address -> the digest that the contact must hold."""
+    draw = np.random.default_rng(delivery.run.send_date.toordinal())
+    buckets = sorted({entry.bucket for entry in receipts.files})
+    if not buckets:
+        return {}
+    bucket = int(draw.choice(buckets))
+    rows = delivery.lake.read(receipts, bucket=bucket, columns=["user_id", "outcome", "content"])
+    rows = rows.filter(pc.equal(rows["outcome"], "delivered"))
+    rows = rows.take(pa.array(draw.permutation(len(rows))[:ADDRESSES_PER_SEARCH]))
+    users = delivery.lake.manifest(Partition("users", delivery.run.send_date))
+    people = delivery.lake.read(users, bucket=bucket, columns=["user_id", "email"])
+    where = pc.index_in(rows["user_id"], value_set=people["user_id"].combine_chunks())
+    addresses = people["email"].take(where).to_pylist()
+    digests = [base64.urlsafe_b64encode(_high_bytes(one)).decode() for one in rows["content"].to_pylist()]
+    return dict(zip(addresses, digests, strict=True))
+
+
+def _high_bytes(content: int) -> bytes:
+    return content.to_bytes(8, "big", signed=True)[:6]

@@ -1,0 +1,207 @@
+"""Choose an item model and its settings on parts held back from the training data.
+
+A walk, not a grid: a handful of starts, then one setting of the best changed at a time while that helps. What is
+simpler stays unless the other is clearly better. Nothing looks at a clock: how many candidates are tried follows from
+the size of the data, so the same data gives the same choice on any machine.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from scipy import sparse
+
+from jobs.ranking import ease
+from jobs.ranking.item_model import fit
+from jobs.ranking.metrics import RankingFigures, RankingSums, measure
+from jobs.ranking.rank_users import fill_up, lists_of, rank_users
+from jobs.ranking.validation import Fold, Interactions, Weighting
+from schemas.item_models import COSINE, CooccurrenceModel, EaseModel, ItemModelSettings
+
+AT = 20
+# How deep lists are while choosing; the chosen model's may be deeper.
+DEPTH = 200
+# Relative gain in recall and ndcg together that a change has to bring: below it is what chance brings as well.
+LEAST_GAIN = 0.003
+# Pairs of items that all candidates together may cost: 16 candidates on Gowalla's million interactions.
+WORK = 7e9
+FEWEST, MOST = 10, 60
+
+STARTS: tuple[CooccurrenceModel, ...] = (
+    CooccurrenceModel(item_exponent=0.7),
+    CooccurrenceModel(user_exponent=0.5, other_exponent=0.5),
+    COSINE,
+    CooccurrenceModel(user_exponent=0.0, other_exponent=0.0, popularity=1.0),
+    CooccurrenceModel(item_exponent=1.0, user_exponent=0.5, other_exponent=0.3),
+)
+EASE_STARTS: tuple[EaseModel, ...] = (EaseModel(regularisation=4.0), EaseModel(regularisation=0.5))
+SHARES = (0.15, 0.35, 0.6)
+POPULARITIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+HALF_LIVES = (0.5, 0.15, 0.05)
+
+
+class Recipe(BaseModel):
+    """A model, what it learns from, and how a user's history speaks when items are ranked for them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ItemModelSettings
+    learn: Weighting = Weighting()
+    history: Weighting = Weighting()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate and how good it was, over all folds."""
+
+    recipe: Recipe
+    figures: RankingFigures
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen recipe and all that was tried, in order."""
+
+    recipe: Recipe
+    trials: tuple[Trial, ...]
+
+
+def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[CooccurrenceModel] = STARTS) -> Choice:
+    """Walk from the starts to the recipe that finds most of what the folds hold back."""
+    walk = _Walk(folds, threads, _most_trials(folds))
+    best = walk.best_of(Recipe(model=model) for model in starts)
+    best = walk.climb(best, _cooccurrence_steps)
+    if all(ease.fits(*fold.learn.shape) for fold in folds):
+        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS)
+        solved = walk.climb(solved, _ease_steps)
+        best = walk.better(best, walk.best_of([solved, *_blends(solved, best)]))
+    best = walk.climb(best, _popularity_steps)
+    best = walk.climb(best, _weighting_steps if folds[0].learn.last_at is not None else _repeat_steps)
+    return Choice(best, tuple(walk.trials.values()))
+
+
+def ranked_by(
+    recipe: Recipe, learn: Interactions, users: npt.NDArray[np.int64], *, depth: int, n: int, threads: int = 1
+) -> sparse.csr_array:
+    """Fit a recipe and rank for some users; short lists are filled with what is popular."""
+    lists = lists_of(fit(learn.matrix(recipe.learn), recipe.model), learn.shape[1], depth, threads=threads)
+    history = learn.matrix(recipe.history)[users]
+    popularity = np.bincount(learn.item, minlength=learn.shape[1]).astype(np.float64)
+    return fill_up(rank_users(history, lists, n, threads=threads), history, popularity, n, threads=threads)
+
+
+def _most_trials(folds: list[Fold]) -> int:
+    """Say how many candidates the data's size allows."""
+    pairs = 0.0
+    for fold in folds:
+        of_user = np.bincount(fold.learn.user).astype(np.float64)
+        pairs += float((of_user**2).sum()) + 40.0 * DEPTH * fold.learn.shape[1]
+    return int(np.clip(WORK / max(pairs, 1.0), FEWEST, MOST))
+
+
+@dataclass
+class _Walk:
+    folds: list[Fold]
+    threads: int
+    most: int
+    trials: dict[Recipe, Trial] = field(default_factory=dict)
+
+    def score(self, recipe: Recipe) -> float:
+        """Recall and ndcg together, each in units of the first trial's."""
+        found = self.trials.get(recipe)
+        if found is None:
+            found = self.trials[recipe] = Trial(recipe, self._measure(recipe))
+        first = next(iter(self.trials.values())).figures
+        return found.figures.recall / max(first.recall, 1e-9) + found.figures.ndcg / max(first.ndcg, 1e-9)
+
+    def _measure(self, recipe: Recipe) -> RankingFigures:
+        sums: RankingSums | None = None
+        for fold in self.folds:
+            ranked = ranked_by(recipe, fold.learn, fold.users, depth=DEPTH, n=AT, threads=self.threads)
+            known_by = np.bincount(fold.learn.item, minlength=fold.learn.shape[1]) / max(fold.learn.shape[0], 1)
+            found = measure(ranked, fold.truth, AT, known_by)
+            sums = found if sums is None else sums + found
+        if sums is None:
+            raise ValueError("no fold to choose on, expected at least one")
+        return sums.figures()
+
+    def best_of(self, recipes: Iterable[Recipe]) -> Recipe:
+        best: Recipe | None = None
+        for recipe in recipes:
+            best = recipe if best is None else self.better(best, recipe)
+        if best is None:
+            raise ValueError("no candidate to choose from, expected at least one")
+        return best
+
+    def better(self, simple: Recipe, other: Recipe) -> Recipe:
+        """Give the other if it is clearly better."""
+        return other if self.score(other) > self.score(simple) * (1 + LEAST_GAIN) else simple
+
+    def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]]) -> Recipe:
+        """Change one setting at a time while that helps."""
+        moved = True
+        while moved:
+            moved = False
+            for step in steps(best):
+                if step in self.trials:
+                    continue
+                if len(self.trials) >= self.most:
+                    return best
+                if self.better(best, step) is step:
+                    best, moved = step, True
+                    break
+        return best
+
+
+def _with(recipe: Recipe, **changes: object) -> Recipe:
+    model = recipe.model.model_dump() | changes
+    return Recipe.model_validate(recipe.model_dump() | {"model": model})
+
+
+def _cooccurrence_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """One exponent up or down."""
+    model = recipe.model
+    if not isinstance(model, CooccurrenceModel):
+        return
+    for name, step in (("item_exponent", 0.2), ("user_exponent", 0.5), ("other_exponent", 0.1)):
+        for value in (getattr(model, name) - step, getattr(model, name) + step):
+            if 0 <= round(value, 2) <= 1.5:
+                yield _with(recipe, **{name: round(value, 2)})
+
+
+def _ease_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Twice or half the regularisation, and users weighed otherwise."""
+    model = recipe.model
+    if isinstance(model, EaseModel):
+        for factor in (2.0, 0.5):
+            yield _with(recipe, regularisation=model.regularisation * factor)
+        for exponent in (0.5, 1.0):
+            yield _with(recipe, user_exponent=exponent)
+
+
+def _blends(solved: Recipe, cooccurrence: Recipe) -> Iterator[Recipe]:
+    for share in SHARES:
+        yield _with(solved, cooccurrence=cooccurrence.model.model_dump(), cooccurrence_share=share)
+
+
+def _popularity_steps(recipe: Recipe) -> Iterator[Recipe]:
+    for popularity in POPULARITIES:
+        yield _with(recipe, popularity=popularity)
+
+
+def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Let repeated interest count more: in what is learned, or in what is known of a user."""
+    for name in ("learn", "history"):
+        weighting = getattr(recipe, name)
+        yield recipe.model_copy(update={name: weighting.model_copy(update={"repeats": not weighting.repeats})})
+
+
+def _weighting_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Let interest fade, or repeated interest count more."""
+    for name in ("history", "learn"):
+        for half_life in HALF_LIVES:
+            weighting = getattr(recipe, name).model_copy(update={"half_life": half_life})
+            yield recipe.model_copy(update={name: weighting})
+    yield from _repeat_steps(recipe)

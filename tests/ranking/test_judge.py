@@ -1,0 +1,89 @@
+"""Verdicts on random shops: kept and dropped are all candidates, and every cited rule is what the oracle says."""
+
+import random
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_shops import random_settings, random_shop
+from shop_oracle import NOW, User, dropped_by, nearest, recommend_to
+
+from jobs.ranking.judge import count_verdicts, judge
+from jobs.ranking.recommend import recommend
+from jobs.ranking.rules import IN_LIST, LIST_RULES, MAILED_EVENT, RULES, TWIN_OF
+from schemas.tables import EVENT_TYPES, RECOMMENDATION_SOURCES
+
+HOUR = 3_600_000_000
+OWN = ("history", "wishlist")
+
+
+def check_one_shop(seed, counted):
+    rnd = random.Random(seed)
+    shop, rules = random_shop(rnd), random_settings(rnd)
+    batch, shared = shop.batch(rules), shop.shared(rules)
+    lists = recommend(batch, shared, rules, shop.feature_groups())
+    verdicts = judge(batch, shared, rules, lists)
+    waterfall = count_verdicts(verdicts, len(batch))
+    dropped = {name: waterfall[f"dropped.{name}"] for name in RULES}
+    assert sum(dropped.values()) + waterfall["in_list"] == waterfall["candidates"] == len(verdicts.item)
+    for place, row in enumerate(lists.to_pylist()):
+        mine = np.flatnonzero(verdicts.user == place)
+        user = User(shop, row["user_id"])
+        out, interest = user.ruled_out(rules), user.interest(rules)
+        found = {int(verdicts.item[n]): n for n in mine}
+        assert len(found) == len(mine)
+        assert set(found) >= candidates_of(shop, interest, rules, whole=False)
+        assert set(found) <= candidates_of(shop, interest, rules, whole=True)
+        listed = [i for i, code in zip(row["item"], row["source"], strict=True) if RECOMMENDATION_SOURCES[code] in OWN]
+        assert [i for i in found if verdicts.causes.rule[found[i]] == IN_LIST] == listed
+        before = [item for item, _, source in recommend_to(shop, row["user_id"], rules)[0] if source in OWN]
+        for item, n in found.items():
+            code = verdicts.causes.rule[n]
+            name = "in_list" if code == IN_LIST else RULES[code]
+            counted[name] += 1
+            expected = dropped_by(shop, item, rules) or out.get(item)
+            assert name == expected if expected else name in ("in_list", *LIST_RULES), (seed, item, name, expected)
+            if name == "too_few_items":
+                assert item in before
+                assert not row["item"]
+            if expected in out.values():
+                check_event(shop, user, rules, name, item, n, verdicts.causes)
+            else:
+                assert verdicts.causes.item[n] == -1
+    counted["shops"] += 1
+
+
+def candidates_of(shop, interest, rules, *, whole):
+    if rules.candidates.kind == "back_in_stock":
+        return set(interest)
+    return {other for item in interest for other, _ in nearest(shop, item, rules, whole)}
+
+
+def check_event(shop, user, rules, name, item, n, causes):
+    """The event that is named happened, to the item itself or to a twin of it."""
+    rule, culprit = name.removeprefix(TWIN_OF), int(causes.item[n])
+    assert (culprit == item) == (not name.startswith(TWIN_OF))
+    ago = (NOW - int(causes.at[n])) / HOUR
+    if rule == "mailed":
+        assert causes.event_type[n] == MAILED_EVENT
+        # The date of a list, not the instant of a mail: `NOW` is the end of the day of these lists.
+        assert ago == 24 * (min(user.mailed[culprit]) + 1)
+    else:
+        assert user.has(rule, culprit)
+        assert ago == user.since(culprit, EVENT_TYPES[causes.event_type[n]])
+
+
+def test_verdicts_equal_the_oracles():
+    counted = Counter()
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(0, 2**32 - 1))
+    def check(seed):
+        check_one_shop(seed, counted)
+
+    check()
+    assert counted["shops"] >= 200
+    never = {name for name in (*RULES, "in_list") if not counted[name]}
+    assert len(never) <= 2, never
+    assert all(name.startswith(TWIN_OF) for name in never), never

@@ -29,8 +29,8 @@ from jobs.backtest.contest import (
     measured_popularity,
     shortened,
 )
-from jobs.backtest.outcome import MODEL, STATUS, is_due, last_good, model_of
 from jobs.backtest.split import Split, micros, split_profiles
+from jobs.backtest.training_outcome import MODEL, STATUS, is_due, last_good, model_of
 from jobs.backtest.verdict import Verdict, judge
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs import backtest_models, recommend_items, train_correlations
 from jobs.backfill.request import Backfill, backfill_parser
-from jobs.backtest.outcome import outcome
+from jobs.backtest.training_outcome import outcome
 from jobs.command_line import run
 from schemas.layout import Partition
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from jobs import export_table
 from jobs.backfill.request import Backfill, BackfillRequest, backfill_parser, planned_dates
-from jobs.backtest.outcome import last_good, last_shown
+from jobs.backtest.training_outcome import last_good, last_shown
 from jobs.command_line import run
 from jobs.finish_build import finished_recommendations
 from jobs.lake.copy_partition import mirror_partition

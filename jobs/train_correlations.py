@@ -25,7 +25,6 @@ import pyarrow as pa
 from scipy import sparse
 
 from jobs.backtest.contest import stacked
-from jobs.backtest.outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
 from jobs.backtest.recompute import Evidence
 from jobs.backtest.split import micros
 from jobs.backtest.table_gate import (
@@ -36,6 +35,7 @@ from jobs.backtest.table_gate import (
     look_at,
     read_back,
 )
+from jobs.backtest.training_outcome import MODEL, is_due, last_good, last_shown, model_of, needs_training, outcome
 from jobs.command_line import job_parser, run
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake

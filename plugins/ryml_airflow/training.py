@@ -18,7 +18,7 @@ class TrainingOperator(SparkJobOperator):
 
     def execute(self, context: Context) -> Any:
         """Look whether there is something to do, do it, and read from the lake what came of it."""
-        from jobs.backtest.outcome import needs_training
+        from jobs.backtest.training_outcome import needs_training
         from jobs.lake.lake import Lake
         from schemas.campaign import load_campaign
 
@@ -32,7 +32,7 @@ class TrainingOperator(SparkJobOperator):
 
     def result(self, options: dict[str, str]) -> dict[str, Any]:
         """Say what recommending starts from."""
-        from jobs.backtest.outcome import outcome
+        from jobs.backtest.training_outcome import outcome
         from jobs.lake.lake import Lake
         from schemas.campaign import load_campaign
 

@@ -10,7 +10,7 @@ from small_shop import make_csv, shop_rows
 
 from jobs import backtest_models, export_table, fold_profiles, index_items, train_correlations
 from jobs.backtest.contest import measured_popularity
-from jobs.backtest.outcome import read_report
+from jobs.backtest.training_outcome import read_report
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import lengths
 from schemas.campaign import load_campaign

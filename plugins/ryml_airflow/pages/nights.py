@@ -59,7 +59,7 @@ def checks(campaign: str, date: dt.date) -> str:
 @app.get("/{campaign}/{date}/backtest", response_class=HTMLResponse, dependencies=[Depends(get_user)])
 def backtest(campaign: str, date: dt.date) -> str:
     """Show the report of a night's backtest, as it lies in the lake."""
-    from jobs.backtest.outcome import read_report
+    from jobs.backtest.training_outcome import read_report
     from jobs.lake.lake import Lake
 
     report = read_report(Lake.open(setting("lake")), campaign, date)

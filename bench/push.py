@@ -1,9 +1,9 @@
 """How fast contacts are pushed, with what, and what a night costs on which little changed.
 
 Everything goes over HTTP to a rehearsal provider without limits, which runs on this machine too: its CPU seconds are
-counted apart. Contacts have six items of four fields. Two pushes: the first night (everything is new) and the second one
-(3 % of the users have other items). Beside them a straightforward loop over the SDK: a dict per user, `json`, the same
-number of contacts a request; it writes neither receipts nor a ledger, and its catalog is in memory before it starts.
+counted apart. Contacts have six items of four fields. Two pushes: the first night (everything is new) and the second
+one (3 % of the users have other items). Beside them a straightforward loop over the SDK: a dict per user, `json`, as
+many contacts a request; it writes neither receipts nor a ledger, and its catalog is in memory before it starts.
 
 Run: python -m bench.push [--users 1000000] [--loop-users 100000]
 """

@@ -240,7 +240,7 @@ class RankingSettings(Settings):
 
     @property
     def has_quota(self) -> bool:
-        """Whether new items get a share of the slots; a mail about what is back in stock has no room for anything else."""
+        """Whether new items get a share of the slots; a mail about what is back in stock is about nothing else."""
         return (
             self.exposure.min_sends > 0 and self.exposure.max_slot_share > 0 and self.candidates.kind == "correlations"
         )

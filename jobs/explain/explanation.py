@@ -18,7 +18,7 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """An item of the list. `source` is the user's own history or wishlist, a step of the fallback ladder, or exposure."""
+    """An item of the list. `source` is the user's own history or wishlist, a fallback step, or exposure."""
 
     item_id: str
     title: str | None

@@ -2,8 +2,8 @@
 
 Each new item has to be in `min_sends` mails within `within_days`; what past receipts say it had is taken off. An item
 goes only to users with a recent item that is close to it, at most one new item a user, into the last slot of their
-list, and all of them together take at most `max_slot_share` of the slots. What a night has no room for is left to the
-next ones.
+list or behind a short one, and all of them together take at most `max_slot_share` of the slots. What a night has no
+room for is left to the next ones.
 """
 
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ shorter one. Who is close is in exposure.py; what is read for it in quota_inputs
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.lake.scratch import Scratch
 from jobs.ranking.capped_lists import Cap
 from jobs.ranking.correlation_table import twin_groups
-from jobs.ranking.csr_rows import row_of
+from jobs.ranking.csr_rows import nothing_in, row_of
 from jobs.ranking.exposure import Placements, closeness
 from jobs.ranking.item_facts import NO_KIND, ItemFacts
 from jobs.ranking.recommend import Shared, caps_of
@@ -105,7 +105,7 @@ def with_new_items(
     counts = lengths(lists["item"])
     end, is_full = np.cumsum(counts), counts[placed.user] == slots
     replaced, behind = end[placed.user[is_full]] - 1, end[placed.user[~is_full]]
-    values = {
+    values: dict[str, npt.NDArray[Any]] = {
         "item": quota.items[placed.new],
         "score": similarity,
         "source": np.full(len(placed.user), EXPOSURE, np.int8),
@@ -146,13 +146,15 @@ def similarities(pairs: sparse.csr_array, placed: Placements) -> npt.NDArray[np.
 def _closeness(recent: sparse.csr_array, close: sparse.csr_array, forbidden: sparse.csr_array) -> sparse.csr_array:
     """Compute closeness some users at a time, so that what is laid out is bounded."""
     pairs = np.concatenate(([0], np.cumsum(np.diff(close.indptr)[recent.indices])))[recent.indptr]
-    parts, first = [sparse.csr_array((0, close.shape[1]), dtype=np.float32)], 0
+    parts: list[sparse.csr_array] = [nothing_in(0, close.shape[1])]
+    first = 0
     while first < recent.shape[0]:
         last = int(np.searchsorted(pairs, pairs[first] + _PAIRS_AT_ONCE, side="right")) - 1
         last = min(max(last, first + 1), recent.shape[0])
         parts.append(closeness(recent[first:last], close, forbidden[first:last]))
         first = last
-    return sparse.vstack(parts, format="csr")
+    found: sparse.csr_array = sparse.vstack(parts, format="csr")
+    return found
 
 
 def _forbidden(batch: UserBatch, quota: Quota, facts: ItemFacts) -> sparse.csr_array:

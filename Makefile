@@ -12,7 +12,6 @@ DATE =
 DAYS = 1
 SOURCE =
 DATA =
-OUT =
 LAKE =
 EXIT =
 FAULTS ?= 1

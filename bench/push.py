@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import sendgrid
@@ -99,7 +100,7 @@ def write_plan(lake: Lake, ledger: Ledger, run: Run, *, changed: float, is_full:
         names = lake.read(users, bucket=bucket, columns=["user_id"])["user_id"]
         rows = len(names)
         draw = np.random.default_rng(bucket)
-        first = draw.integers(0, ITEMS - SLOTS, rows)
+        first = popular(draw, rows)
         first = np.where(draw.random(rows) < changed, (first + 7) % (ITEMS - SLOTS), first)
         held = pa.nulls(rows, pa.int64())
         if mirror is not None and not is_full:
@@ -122,6 +123,11 @@ def write_plan(lake: Lake, ledger: Ledger, run: Run, *, changed: float, is_full:
     counts = {"upsert": total, "clear": 0, "unchanged": 0, "withheld": 0}
     ledger.freeze_plan(run, manifest.content_sha256, counts, chunks)
     return chunks
+
+
+def popular(draw: np.random.Generator, users: int) -> npt.NDArray[np.int64]:
+    """Draw each list's first item, the popular ones more often: a tenth of the items starts 46 % of the lists."""
+    return ((ITEMS - SLOTS) * draw.random(users) ** 3).astype(np.int64)
 
 
 def usage() -> tuple[float, float]:
@@ -160,7 +166,7 @@ def sdk_loop(folder: str, host: str, users: int, results: Any) -> None:
     list_id = provider.ensure_list("loop")
     lake = Lake.open(f"{folder}/lake")
     catalog = lake.read(lake.manifest(Partition("catalog", DATE))).to_pylist()
-    first = np.random.default_rng(1).integers(0, ITEMS - SLOTS, users).tolist()
+    first = popular(np.random.default_rng(1), users).tolist()
     client = sendgrid.SendGridAPIClient(api_key="SG.bench", host=host).client
     started, (cpu_before, _) = time.perf_counter(), usage()
     requests, size = 0, 0

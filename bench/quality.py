@@ -12,6 +12,8 @@ One JSON line per model: recall@20 and ndcg@20 (means over all users with someth
 training items that stand in somebody's list), seconds to choose settings, to fit and to score. OUT/MODEL.parquet holds
 each test user's list: user_id, item_id, rank (from 1).
 
+For ryml the recall of its lists cut as they are published (scores above 0, the best 200 and the best 20) stands beside.
+
 Settings are chosen on a part of the training data that is held back in the same way: by ryml among its item models, by
 each peer among a few of its settings (--peer-defaults: the first of them). Models that do not fit say why.
 """
@@ -32,7 +34,9 @@ from scipy import sparse
 
 from bench.quality_data import Data, read
 from bench.quality_peers import PEERS, DoesNotFitError, N, Peer, rank
+from jobs.lake.list_columns import rank_within
 from jobs.ranking.choose import choose
+from jobs.ranking.cooccurrence import keep_pairs, row_of
 from jobs.ranking.item_model import fit
 from jobs.ranking.metrics import measure
 from jobs.ranking.rank_users import fill_up, lists_of, rank_users
@@ -41,6 +45,8 @@ from schemas.errors import RymlError
 
 # How deep ryml's lists are in the end; docs/models.md says what shorter ones cost.
 DEPTH = 1_000
+# The lists that ranking has, and those that other readers get; see docs/models.md.
+PUBLISHED_DEPTHS = (200, 20)
 REPEATS = Weighting(repeats=True)
 
 
@@ -115,7 +121,10 @@ def by_peer(
     train = data.train.matrix(REPEATS)
     scorer = peer.fit(train, best, threads)
     fitted = time.perf_counter()
-    ranked = rank(scorer, train, data.test_users)
+    if peer.name == "popularity":  # what `report` fills lists with
+        ranked = sparse.csr_array((len(data.test_users), train.shape[1]), dtype=np.float32)
+    else:
+        ranked = rank(scorer, train, data.test_users)
     scored = time.perf_counter()
     # Users without training have no list of their own; all get the same one in `report`.
     has = np.diff(train.indptr)[data.test_users] > 0
@@ -131,17 +140,36 @@ def by_ryml(data: Data, held_back: list[Fold], threads: int) -> tuple[sparse.csr
     choice = choose([capped(fold) for fold in held_back], threads=threads)
     chosen = time.perf_counter()
     train = data.train.capped(ITEMS_PER_USER)
-    model = fit(train.matrix(choice.recipe.learn), choice.recipe.model)
+    model = fit(train.matrix(choice.recipe.learn), choice.recipe.model, threads=threads)
     lists = lists_of(model, train.shape[1], DEPTH, threads=threads)
     fitted = time.perf_counter()
     # What a user has is left out whole; what speaks for them is capped.
     ranked = rank_users(data.train.matrix(choice.recipe.history)[data.test_users], lists, N, threads=threads)
     scored = time.perf_counter()
-    return ranked, seconds(started, chosen, fitted, scored) | {
+    history = data.train.matrix(choice.recipe.history)[data.test_users]
+    as_published = {
+        f"recall@{N}_of_lists_of_{depth}": round(recall_of(data, rank_users(history, short, N, threads=threads)), 5)
+        for depth, short in ((depth, published(lists, depth)) for depth in PUBLISHED_DEPTHS)
+    }
+    return ranked, seconds(started, chosen, fitted, scored) | as_published | {
         "settings": choice.recipe.model_dump(exclude_defaults=True),
         "tried": len(choice.trials),
         "folds": len(held_back),
     }
+
+
+def published(lists: sparse.csr_array, depth: int) -> sparse.csr_array:
+    """Cut lists as the tables of correlations have them: scores above 0, the first `depth`."""
+    positive = keep_pairs(lists, lists.data > 0)
+    return keep_pairs(positive, rank_within(row_of(positive)) < depth)
+
+
+def recall_of(data: Data, ranked: sparse.csr_array) -> float:
+    """Measure lists as `report` does."""
+    users = data.test_users
+    popularity = np.bincount(data.train.item, minlength=data.train.shape[1]).astype(np.float64)
+    full = fill_up(ranked, data.train.matrix()[users], popularity, N)
+    return measure(full, data.test[users], N, np.ones(data.train.shape[1])).figures().recall
 
 
 def capped(fold: Fold) -> Fold:

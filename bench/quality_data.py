@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from jobs.ranking.validation import Interactions
+from jobs.ranking.validation import Interactions, share_of_each_user
 from schemas.errors import ConfigError
 
 TEST_SHARE = 0.2
 # Events that undo interest; their rows are left out.
 NEGATIVE = re.compile(r"cancel|refund|remove|return|dislike|unlike|unsubscribe", re.IGNORECASE)
-SEED = 7
+SEED = 2_026  # names the draw
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,7 @@ def _divide(
         since = ordered[int(len(at) * (1 - TEST_SHARE))]
         since = since if since > ordered[0] else ordered[ordered > since][0]
         return "time", at >= since
-    # A pair is on one side with all its rows. A user with fewer than five items keeps all of them for training, but
-    # for the odd one that the draw gives.
-    pairs, place = np.unique(user * (item.max() + 1) + item, return_inverse=True)
-    owner = pairs // (item.max() + 1)
-    draw = np.random.default_rng(SEED).random(len(pairs))
-    order = np.lexsort((draw, owner))
-    counts = np.bincount(owner)
-    rank = np.empty(len(pairs), np.int64)
-    rank[order] = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return "random", (rank < np.round(counts[owner] * TEST_SHARE))[place]
+    # A pair is on one side with all its rows.
+    items = int(item.max()) + 1
+    pairs, place = np.unique(user * items + item, return_inverse=True)
+    return "random", share_of_each_user(pairs // items, pairs % items, TEST_SHARE, SEED)[place]

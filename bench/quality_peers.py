@@ -36,8 +36,9 @@ class Peer:
 
 
 def rank(scorer: Scorer, train: sparse.csr_array, users: npt.NDArray[np.int64]) -> sparse.csr_array:
-    """Rank all items for each user, the known ones left out; ties by item."""
+    """Rank all items for each user, the known and the untrained ones left out; ties by item."""
     items = train.shape[1]
+    untrained = np.flatnonzero(np.bincount(train.indices, minlength=items) == 0)
     step = max(1, _CELLS // items)
     best, score = [], []
     for start in range(0, len(users), step):
@@ -45,6 +46,7 @@ def rank(scorer: Scorer, train: sparse.csr_array, users: npt.NDArray[np.int64]) 
         scores = np.array(scorer(chunk), np.float64)
         known = train[chunk]
         scores[np.repeat(np.arange(len(chunk)), np.diff(known.indptr)), known.indices] = -np.inf
+        scores[:, untrained] = -np.inf
         top = _top(scores, min(N, items))
         best.append(top)
         score.append(np.take_along_axis(scores, top, axis=1))
@@ -110,16 +112,24 @@ def warp(train: sparse.csr_array, settings: Settings, threads: int) -> Scorer:
 
 def ease(train: sparse.csr_array, settings: Settings, threads: int) -> Scorer:
     """Score by EASE, dense and uncut, in double precision where that fits."""
-    items = train.shape[1]
+    trained = np.unique(train.indices)
+    items = len(trained)
     if items > EASE_MOST_ITEMS:
         raise DoesNotFitError(f"{items:,} items, EASE inverts at most {EASE_MOST_ITEMS:,} here")
     ones = sparse.csr_matrix((np.ones(train.nnz, np.float32), train.indices, train.indptr), shape=train.shape)
+    ones = ones[:, trained]
     gram = (ones.T @ ones).toarray().astype(np.float64 if items <= 6_000 else np.float32)
     gram[np.diag_indices(items)] += settings["regularisation"]
     inverse = linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
     weights = (inverse / -np.diag(inverse)[None, :]).astype(np.float32)
     np.fill_diagonal(weights, 0)
-    return lambda chunk: ones[chunk] @ weights
+
+    def score(chunk: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        scores = np.full((len(chunk), train.shape[1]), -np.inf, np.float32)
+        scores[:, trained] = ones[chunk] @ weights
+        return scores
+
+    return score
 
 
 DEPTHS: tuple[Settings, ...] = ({"K": 20}, {"K": 100}, {"K": 500})

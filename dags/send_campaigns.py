@@ -45,11 +45,7 @@ def send_dag(campaign: Campaign):
         dag_display_name=f"send: {campaign.title}",
         schedule=CronDataIntervalTimetable(f"0 {mail.hour} * * *", timezone=mail.zone),
         user_defined_macros={**MACROS, "run_date": run_date_of(mail.send_time)},
-        params={
-            "date": DATE_PARAM,
-            "ramp_minutes": ramp_param(campaign.push.ramp_minutes),
-            **GATE_PARAMS,
-        },
+        params={"date": DATE_PARAM, "ramp_minutes": ramp_param(campaign.push.ramp_minutes), **GATE_PARAMS},
         tags=["ryml", "send", "nightly", campaign.name],
         **DAG_DEFAULTS,
     )

@@ -99,8 +99,8 @@ def main(
 
 
 def mailed_at(campaign: Campaign, date: dt.date) -> dt.datetime:
-    """Say when the mail of a date is due: the morning after. What was bought before that does not follow it."""
-    return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(campaign.mail.hour), dt.UTC)
+    """Say when the mail of a date is due. What was bought before that does not follow it."""
+    return campaign.mail.send_time.due_at(date)
 
 
 def _mailed_from(lake: Lake, plan: Manifest) -> Manifest | None:

@@ -9,6 +9,7 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 import argparse
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,19 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     Who holds the very content already is only stamped: the send's date, and the digest that it expects.
     """
     uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    values = item_values(rows.catalog)
-    items = item_digests([values[part] for part in SLOT_PARTS])
-    contents = content_digests(uids, rows.slot_rows, items)
+    used, slot_rows = only_used(rows.slot_rows)
+    catalog = rows.catalog.take(pa.array(used))
+    values = item_values(catalog)
+    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
     slots = delivery.campaign.slots
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
-    fragments = slot_fragments(values, slots, field_ids, urls=linked_urls(rows.catalog, slots, tokens))
+    # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
+    carried, slot_rows = only_used([np.where(lane == CONTENT, slot, -1) for slot in slot_rows])
+    values = {part: texts.take(pa.array(carried)) for part, texts in values.items()}
+    urls = linked_urls(catalog.take(pa.array(carried)), slots, tokens)
+    fragments = slot_fragments(values, slots, field_ids, urls=urls)
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
@@ -184,7 +190,7 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         return render_contacts(
             emails=emails,
             uids=uids[positions],
-            slot_rows=[slot[positions] for slot in rows.slot_rows],
+            slot_rows=[slot[positions] for slot in slot_rows],
             counts=rows.counts[positions],
             contents=contents[positions],
             fragments=fragments,
@@ -203,6 +209,15 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         lanes=((list_id,), (), (list_id,)),
         render=render,
     )
+
+
+def only_used(
+    slot_rows: Sequence[npt.NDArray[np.int64]],
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
+    """Give the catalog rows that occur in any slot, in order, and the slots as rows of these; -1 stays."""
+    used = np.unique(np.concatenate(slot_rows))
+    used = used[used >= 0]
+    return used, [np.where(slot < 0, -1, np.searchsorted(used, slot)) for slot in slot_rows]
 
 
 if __name__ == "__main__":

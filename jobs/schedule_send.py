@@ -25,18 +25,31 @@ _STATUS_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 def arg_parser() -> argparse.ArgumentParser:
     """Describe the options."""
-    return delivery_parser(__doc__)
+    parser = delivery_parser(__doc__)
+    parser.add_argument(
+        "--not-after",
+        type=dt.datetime.fromisoformat,
+        help="instant (ISO 8601 with its offset) past which nothing leaves",
+    )
+    return parser
 
 
 def main(
-    *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
+    *,
+    lake: str,
+    date: dt.date,
+    run_id: str,
+    campaign: Path,
+    ledger: str,
+    provider: ProviderAddress,
+    not_after: dt.datetime | None = None,
 ) -> dict[str, Any]:
     """Schedule the send unless it is; return its state at the provider and the number of recipients.
 
-    Raises: GateError if the push was not reconciled; EmptyPartitionError if the list is empty.
+    Raises: GateError if the push was not reconciled, or it is too late; EmptyPartitionError if the list is empty.
     """
     delivery = Delivery.open(lake=lake, date=date, run_id=run_id, campaign=campaign, ledger=ledger, provider=provider)
-    return schedule_send(delivery)
+    return schedule_send(delivery, not_after)
 
 
 def schedule_send(delivery: Delivery, not_after: dt.datetime | None = None) -> dict[str, Any]:

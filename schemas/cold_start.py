@@ -24,12 +24,12 @@ class HybridSettings(_Settings):
     is sampled by users: what is learned is what words, categories and brands go together, not users or items.
     """
 
-    components: Annotated[int, Field(ge=8, le=256)] = 32
-    epochs: Annotated[int, Field(ge=1, le=100)] = 10
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    components: Annotated[int, Field(ge=8, le=256)] = 32  # numbers of a vector
+    epochs: Annotated[int, Field(ge=1, le=100)] = 10  # passes over the interactions
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05  # too high a one diverges, which is refused
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1  # of the first vectors and the order of the interactions
     threads: Annotated[int, Field(ge=1, le=64)] = 1  # with more, no two trainings give the same vectors
-    max_interactions: Annotated[int, Field(ge=1_000, le=100_000_000)] = 100_000
+    max_interactions: Annotated[int, Field(ge=1_000, le=100_000_000)] = 100_000  # of more, users are sampled
 
     min_items: Annotated[int, Field(ge=2, le=1_000)] = 2  # items that have to share a feature; one teaches nothing
     min_users: Annotated[int, Field(ge=2, le=100_000)] = 20  # users that have to share a feature
@@ -50,6 +50,7 @@ class TrendingSettings(_Settings):
 
     half_life_days: Annotated[float, Field(gt=0, le=365)] = 7.0  # interest this old counts half
     max_age_days: Annotated[int, Field(ge=1, le=366)] = 60  # older interest does not count at all
+    # What each kind of interest counts.
     weights: dict[InterestName, Weight] = {"view": 1.0, "cart_add": 2.0, "wishlist_add": 2.0, "purchase": 3.0}
     list_items: Annotated[int, Field(ge=10, le=1_000)] = 100  # items kept per category and for all
 

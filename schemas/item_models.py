@@ -30,6 +30,9 @@ class CooccurrenceModel(_Settings):
     other_exponent: Exponent = 0.2  # c: how much the popularity of the recommended item counts against it
     shrinkage: Annotated[float, Field(ge=0, le=10_000)] = 0.0  # added to D_i: rare items are trusted less
     popularity: Popularity = 0.0
+    # How much is taken off an item for what the others on the list say of it already: C · (1 - sharpening · S), with S
+    # the 50 best others of each item by the exponents (½, 1, ½), whose largest eigenvalue is 1.
+    sharpening: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class EaseModel(_Settings):

@@ -136,6 +136,10 @@ def _corrected(value: Any) -> Any:
         out["type"] = [out["type"], "null"]
         if "enum" in out:
             out["enum"] = [*out["enum"], None]
+    if out.get("format") == "date-time" and "now" in out.get("description", ""):
+        out.pop("format")  # the description of a schedule's send_at allows the word "now"
+    if isinstance(variation := out.get("ab_variation"), dict):
+        variation.pop("format", None)  # a UUID of a variation, or "all", as every example has it
     if isinstance(job := out.get("job_id"), dict) and job.get("type") == "object":
         out["job_id"] = {"type": "string"}
     if out.get("description") == "The ID of the transactional template.":

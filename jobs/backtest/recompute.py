@@ -65,7 +65,7 @@ class Evidence:
 
     def scores(self, item: int, settings: ItemModelSettings) -> Floats | None:
         """Correlate one item with all by the model's formula; None for a model that has no formula for one row."""
-        if not isinstance(settings, CooccurrenceModel):
+        if not isinstance(settings, CooccurrenceModel) or settings.sharpening > 0:
             return None
         column = self.by_items[[item]]
         rows = self.by_users[column.indices]

@@ -25,12 +25,12 @@ AT = 20
 DEPTH = 200
 # Relative gain in recall and ndcg together that a change has to bring: below it is what chance brings as well.
 LEAST_GAIN = 0.003
-# Pairs of items that all candidates together may cost: 16 candidates on Gowalla's million interactions.
-WORK = 7e9
-FEWEST, MOST = 10, 60
+# Pairs of items that all candidates together may cost: 9 candidates on Gowalla's million interactions.
+WORK = 3.5e9
+FEWEST, MOST = 8, 60
 
 STARTS: tuple[CooccurrenceModel, ...] = (
-    CooccurrenceModel(item_exponent=0.7),
+    CooccurrenceModel(item_exponent=0.7, other_exponent=0.15, sharpening=0.5),
     CooccurrenceModel(user_exponent=0.5, other_exponent=0.5),
     COSINE,
     CooccurrenceModel(user_exponent=0.0, other_exponent=0.0, popularity=1.0),
@@ -38,7 +38,8 @@ STARTS: tuple[CooccurrenceModel, ...] = (
 )
 EASE_STARTS: tuple[EaseModel, ...] = (EaseModel(regularisation=4.0), EaseModel(regularisation=0.5))
 SHARES = (0.15, 0.35, 0.6)
-POPULARITIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+SHARPENINGS = (0.25, 0.5, 1.0, 2.0)
+POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
 
 
@@ -69,16 +70,31 @@ class Choice:
 
 
 def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[CooccurrenceModel] = STARTS) -> Choice:
-    """Walk from the starts to the recipe that finds most of what the folds hold back."""
-    walk = _Walk(folds, threads, _most_trials(folds))
+    """Walk from the starts to the recipe that finds most of what the folds hold back.
+
+    Without a fold (no user has two items) there is nothing to choose by: the first start is taken.
+    """
+    starts = list(starts)
+    if not folds:
+        return Choice(Recipe(model=starts[0]), ())
+    walk = _Walk(folds, threads)
+    tries = _tries(_cooccurrence_cost(folds), FEWEST)
     best = walk.best_of(Recipe(model=model) for model in starts)
-    best = walk.climb(best, _cooccurrence_steps)
-    if all(ease.fits(*fold.learn.shape) for fold in folds):
-        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS)
-        solved = walk.climb(solved, _ease_steps)
-        best = walk.better(best, walk.best_of([solved, *_blends(solved, best)]))
-    best = walk.climb(best, _popularity_steps)
-    best = walk.climb(best, _weighting_steps if folds[0].learn.last_at is not None else _repeat_steps)
+    best = walk.climb(best, _cooccurrence_steps, max(tries - len(starts), 3))
+    solvable = all(ease.fits(*fold.learn.shape) for fold in folds)
+    ease_tries = _tries(_ease_cost(folds), 0) if solvable else 0
+    if ease_tries:
+        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS[:ease_tries])
+        solved = walk.climb(solved, _ease_steps, ease_tries - len(EASE_STARTS))
+        blends = list(_blends(solved, best))[: max(ease_tries - len(EASE_STARTS), 0)]
+        best = walk.better(best, walk.best_of([solved, *blends]))
+    if isinstance(best.model, EaseModel):
+        tries = ease_tries
+    best = walk.climb(best, _popularity_steps, max(tries // 3, 2))
+    if any(fold.learn.last_at is not None for fold in folds):
+        best = walk.climb(best, _fading_steps, max(tries // 3, 4))
+    if any((fold.learn.times > 1).any() for fold in folds):
+        best = walk.climb(best, _repeat_steps, 2)
     return Choice(best, tuple(walk.trials.values()))
 
 
@@ -86,26 +102,37 @@ def ranked_by(
     recipe: Recipe, learn: Interactions, users: npt.NDArray[np.int64], *, depth: int, n: int, threads: int = 1
 ) -> sparse.csr_array:
     """Fit a recipe and rank for some users; short lists are filled with what is popular."""
-    lists = lists_of(fit(learn.matrix(recipe.learn), recipe.model), learn.shape[1], depth, threads=threads)
+    model = fit(learn.matrix(recipe.learn), recipe.model, threads=threads)
+    lists = lists_of(model, learn.shape[1], depth, threads=threads)
     history = learn.matrix(recipe.history)[users]
     popularity = np.bincount(learn.item, minlength=learn.shape[1]).astype(np.float64)
     return fill_up(rank_users(history, lists, n, threads=threads), history, popularity, n, threads=threads)
 
 
-def _most_trials(folds: list[Fold]) -> int:
-    """Say how many candidates the data's size allows."""
-    pairs = 0.0
+def _tries(cost: float, fewest: int) -> int:
+    """Say how many candidates of a kind the data's size allows."""
+    return int(np.clip(WORK / max(cost, 1.0), fewest, MOST))
+
+
+def _cooccurrence_cost(folds: list[Fold]) -> float:
+    """Count the pairs of items that are multiplied, and those that are kept, which cost as much as 40."""
+    cost = 0.0
     for fold in folds:
-        of_user = np.bincount(fold.learn.user).astype(np.float64)
-        pairs += float((of_user**2).sum()) + 40.0 * DEPTH * fold.learn.shape[1]
-    return int(np.clip(WORK / max(pairs, 1.0), FEWEST, MOST))
+        pairs = float((np.bincount(fold.learn.user).astype(np.float64) ** 2).sum())
+        cost += pairs + 40.0 * min(pairs, DEPTH * fold.learn.shape[1])
+    return cost
+
+
+def _ease_cost(folds: list[Fold]) -> float:
+    """Count what an inverse costs in the same unit (1/600 a multiplication), and looking for the best of dense rows."""
+    shapes = [fold.learn.shape for fold in folds]
+    return float(sum(min(users, items) ** 3 / 600 + 4.0 * items**2 for users, items in shapes))
 
 
 @dataclass
 class _Walk:
     folds: list[Fold]
     threads: int
-    most: int
     trials: dict[Recipe, Trial] = field(default_factory=dict)
 
     def score(self, recipe: Recipe) -> float:
@@ -124,12 +151,13 @@ class _Walk:
             found = measure(ranked, fold.truth, AT, known_by)
             sums = found if sums is None else sums + found
         if sums is None:
-            raise ValueError("no fold to choose on, expected at least one")
+            raise ValueError("no fold to measure on, expected at least one")
         return sums.figures()
 
     def best_of(self, recipes: Iterable[Recipe]) -> Recipe:
         best: Recipe | None = None
         for recipe in recipes:
+            self.score(recipe)  # in the order given: the first trial is the unit of all
             best = recipe if best is None else self.better(best, recipe)
         if best is None:
             raise ValueError("no candidate to choose from, expected at least one")
@@ -139,7 +167,7 @@ class _Walk:
         """Give the other if it is clearly better."""
         return other if self.score(other) > self.score(simple) * (1 + LEAST_GAIN) else simple
 
-    def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]]) -> Recipe:
+    def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]], tries: int) -> Recipe:
         """Change one setting at a time while that helps."""
         moved = True
         while moved:
@@ -147,8 +175,9 @@ class _Walk:
             for step in steps(best):
                 if step in self.trials:
                     continue
-                if len(self.trials) >= self.most:
+                if tries <= 0:
                     return best
+                tries -= 1
                 if self.better(best, step) is step:
                     best, moved = step, True
                     break
@@ -161,10 +190,13 @@ def _with(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def _cooccurrence_steps(recipe: Recipe) -> Iterator[Recipe]:
-    """One exponent up or down."""
+    """One exponent up or down, or sharper."""
     model = recipe.model
     if not isinstance(model, CooccurrenceModel):
         return
+    for sharpening in SHARPENINGS:
+        if sharpening > model.sharpening:
+            yield _with(recipe, sharpening=sharpening)
     for name, step in (("item_exponent", 0.2), ("user_exponent", 0.5), ("other_exponent", 0.1)):
         for value in (getattr(model, name) - step, getattr(model, name) + step):
             if 0 <= round(value, 2) <= 1.5:
@@ -187,8 +219,11 @@ def _blends(solved: Recipe, cooccurrence: Recipe) -> Iterator[Recipe]:
 
 
 def _popularity_steps(recipe: Recipe) -> Iterator[Recipe]:
-    for popularity in POPULARITIES:
-        yield _with(recipe, popularity=popularity)
+    """More or less popularity."""
+    place = int(np.searchsorted(POPULARITIES, recipe.model.popularity))
+    for near in (place, place - 1) if recipe.model.popularity == 0 else (place + 1, place - 1):
+        if 0 <= near < len(POPULARITIES):
+            yield _with(recipe, popularity=POPULARITIES[near])
 
 
 def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:
@@ -198,10 +233,9 @@ def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:
         yield recipe.model_copy(update={name: weighting.model_copy(update={"repeats": not weighting.repeats})})
 
 
-def _weighting_steps(recipe: Recipe) -> Iterator[Recipe]:
-    """Let interest fade, or repeated interest count more."""
+def _fading_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Let interest fade: in what is known of a user, or in what is learned."""
     for name in ("history", "learn"):
+        weighting = getattr(recipe, name)
         for half_life in HALF_LIVES:
-            weighting = getattr(recipe, name).model_copy(update={"half_life": half_life})
-            yield recipe.model_copy(update={name: weighting})
-    yield from _repeat_steps(recipe)
+            yield recipe.model_copy(update={name: weighting.model_copy(update={"half_life": half_life})})

@@ -12,6 +12,12 @@ from jobs.lake.scratch import Scratch
 from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
+# Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
+SHARPENED_BY = 50
+# The best others that are sharpened, whatever depth is asked for: a short list is then the head of a long one.
+SHARPENED = 400
+_SYMMETRIC = CooccurrenceModel(item_exponent=0.5, user_exponent=1.0, other_exponent=0.5)
+_FIT_ITEMS = 4_000  # items whose lists are made together while fitting
 # Popular items that every item recommends beside its own: more than one list is long, with what its reader has.
 POPULAR_ITEMS = 500
 
@@ -22,15 +28,17 @@ class CooccurrenceItems:
 
     Popularity is one more user, who has every popular item and shows interest in each item as far as its row goes.
     Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c; column j
-            of by_users is item names[j], the most popular first (see by_popularity).
+            of by_users is item names[j], the most popular first (see by_popularity);
+            sharpener (items, items), where there is one, is 1 - sharpening · S.
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
     names: npt.NDArray[np.int32]
+    sharpener: sparse.csr_array | None = None
 
     @classmethod
-    def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel) -> Self:
+    def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel, *, threads: int = 1) -> Self:
         """Scale the interactions (users, items) from both sides."""
         r = interactions
         users, items = squared_lengths(r)
@@ -47,18 +55,27 @@ class CooccurrenceItems:
             extra = sparse.csr_array((settings.popularity * row_sums).astype(np.float32)[:, None])
             left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
             right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
-        return cls(left, *by_popularity(right))
+        sharpener = _sharpener(r, settings.sharpening, threads) if settings.sharpening > 0 else None
+        return cls(left, *by_popularity(right), sharpener)
 
     def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
-        found = top_n_product(self.by_items[first:last], self.by_users, depth + 1, threads=threads, names=self.names)
-        others = keep_pairs(found, found.indices != row_of(found) + first)
-        return keep_pairs(others, rank_within(row_of(others)) < depth)
+        asked = depth if self.sharpener is None else SHARPENED
+        rows = self.by_items[first:last]
+        lists = _others(top_n_product(rows, self.by_users, asked + 1, threads=threads, names=self.names), first, asked)
+        if self.sharpener is None:
+            return lists
+        return _others(top_n_product(lists, self.sharpener, depth + 1, threads=threads), first, depth)
 
     def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
-        """Give whole rows of C, the items themselves included."""
+        """Give whole rows of C, each 0 for the item itself."""
         rows: npt.NDArray[np.float32] = np.empty((last - first, len(self.names)), np.float32)
         rows[:, self.names] = (self.by_items[first:last] @ self.by_users).toarray()
+        own = np.arange(len(rows))
+        rows[own, first + own] = 0
+        if self.sharpener is not None:
+            rows = np.maximum(rows @ self.sharpener, 0)
+            rows[own, first + own] = 0
         return rows
 
     def save(self, scratch: Scratch, name: str) -> None:
@@ -66,12 +83,35 @@ class CooccurrenceItems:
         scratch.save(f"{name}.by_items", self.by_items)
         scratch.save(f"{name}.by_users", self.by_users)
         scratch.save_array(f"{name}.names", self.names)
+        if self.sharpener is not None:
+            scratch.save(f"{name}.sharpener", self.sharpener)
 
     @classmethod
-    def load(cls, scratch: Scratch, name: str) -> Self:
+    def load(cls, scratch: Scratch, name: str, settings: CooccurrenceModel) -> Self:
         """Map what `save` wrote."""
-        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
-        return cls(by_items, by_users, scratch.load_array(f"{name}.names"))
+        names = scratch.load_array(f"{name}.names")
+        sharpener = scratch.load(f"{name}.sharpener") if settings.sharpening > 0 else None
+        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"), names, sharpener)
+
+
+def _others(found: sparse.csr_array, first: int, depth: int) -> sparse.csr_array:
+    """Drop each item from its own list, and what is then beyond the depth; row r is item first + r."""
+    others = keep_pairs(found, found.indices != row_of(found) + first)
+    return keep_pairs(others, rank_within(row_of(others)) < depth)
+
+
+def _sharpener(interactions: sparse.csr_array, sharpening: float, threads: int) -> sparse.csr_array:
+    """Lay out 1 - sharpening · S."""
+    items = interactions.shape[1]
+    symmetric = CooccurrenceItems.fit(interactions, _SYMMETRIC)
+    blocks = [
+        symmetric.block(first, min(first + _FIT_ITEMS, items), SHARPENED_BY, threads=threads)
+        for first in range(0, items, _FIT_ITEMS)
+    ]
+    similar = sparse.vstack(blocks, format="csr", dtype=np.float32)
+    laid_out = sparse.eye_array(items, format="csr", dtype=np.float32) - np.float32(sharpening) * similar
+    parts = (laid_out.data, laid_out.indices.astype(np.int32), laid_out.indptr.astype(np.int32))
+    return sparse.csr_array(parts, shape=laid_out.shape)
 
 
 def squared_lengths(matrix: sparse.csr_array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -107,4 +147,6 @@ def row_of(lists: sparse.csr_array) -> npt.NDArray[np.int64]:
 
 def _power(degree: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
     """degree^-exponent, and 0 for what has no interaction (nothing is ever multiplied with it)."""
-    return np.where(degree > 0, np.maximum(degree, np.finfo(np.float64).tiny) ** -exponent, 0.0)
+    found = np.zeros(len(degree))
+    np.power(degree, -exponent, out=found, where=degree > 0)
+    return found

@@ -14,9 +14,9 @@ from schemas.item_models import EaseModel
 
 Dense = npt.NDArray[np.float32]
 
-# The weights are items² x 4 bytes (20,000 items: 1.6 GB, as much again while they are computed) and the inverse takes
+# The weights are items² x 4 bytes (25,000 items: 2.5 GB) and the inverse takes
 # min(items, users)³ multiplications (12,000: half a minute on two cores).
-MOST_ITEMS = 20_000
+MOST_ITEMS = 25_000
 MOST_INVERTED = 12_000
 _ROWS = 512  # rows that are looked at together
 
@@ -89,7 +89,9 @@ def _weights(x: sparse.csr_array, regularisation: float) -> Dense:
     """
     users, items = x.shape
     _, lengths = squared_lengths(x)
-    ridge = regularisation * lengths.sum() / max(np.count_nonzero(lengths), 1)
+    if not lengths.any():
+        return np.zeros((items, items), np.float32)
+    ridge = regularisation * lengths.sum() / np.count_nonzero(lengths)
     if items <= users:
         weights = _inverse(_gram(x.T.tocsr(), ridge))
         weights /= -np.diag(weights).copy()[None, :]
@@ -131,17 +133,10 @@ def _blend(weights: Dense, cooccurrence: CooccurrenceItems, share: float) -> Non
     items = len(weights)
     sums = np.zeros(2)
     for rows in _chunks(items):
-        sums += np.maximum(weights[rows], 0).sum(), _without_diagonal(cooccurrence, rows).sum()
+        sums += np.maximum(weights[rows], 0).sum(), cooccurrence.dense(rows.start, rows.stop).sum()
     own, other = (1 - share) * items / max(sums[0], 1e-30), share * items / max(sums[1], 1e-30)
     for rows in _chunks(items):
-        weights[rows] = np.float32(own) * weights[rows] + np.float32(other) * _without_diagonal(cooccurrence, rows)
-
-
-def _without_diagonal(cooccurrence: CooccurrenceItems, rows: slice) -> Dense:
-    dense = cooccurrence.dense(rows.start, rows.stop)
-    own = np.arange(len(dense))
-    dense[own, rows.start + own] = 0
-    return dense
+        weights[rows] = np.float32(own) * weights[rows] + np.float32(other) * cooccurrence.dense(rows.start, rows.stop)
 
 
 def _chunks(rows: int) -> list[slice]:

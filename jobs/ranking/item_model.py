@@ -13,6 +13,7 @@ from scipy import sparse
 from jobs.lake.scratch import Scratch
 from jobs.ranking.cooccurrence import CooccurrenceItems
 from jobs.ranking.ease import EaseItems
+from jobs.ranking.sparse_product import check_finite
 from schemas.item_models import EaseModel, ItemModelSettings
 
 _SETTINGS: TypeAdapter[ItemModelSettings] = TypeAdapter(ItemModelSettings)
@@ -35,15 +36,16 @@ class ItemModel(Protocol):
     def save(self, scratch: Scratch, name: str) -> None: ...
 
 
-def fit(interactions: sparse.csr_array, settings: ItemModelSettings) -> ItemModel:
+def fit(interactions: sparse.csr_array, settings: ItemModelSettings, *, threads: int = 1) -> ItemModel:
     """Fit the model that the settings name.
 
     Shapes: interactions (users, items), float32 weights above 0.
     Raises: ConfigError if the model cannot take that many items; GateError if the weights are not finite.
     """
+    check_finite(interactions)
     if isinstance(settings, EaseModel):
         return EaseItems.fit(interactions, settings)
-    return CooccurrenceItems.fit(interactions, settings)
+    return CooccurrenceItems.fit(interactions, settings, threads=threads)
 
 
 def save(model: ItemModel, settings: ItemModelSettings, scratch: Scratch, name: str) -> None:
@@ -55,8 +57,9 @@ def save(model: ItemModel, settings: ItemModelSettings, scratch: Scratch, name: 
 def load(scratch: Scratch, name: str) -> ItemModel:
     """Map a model that `save` kept: its pages are shared by every task that maps it."""
     settings = _SETTINGS.validate_json(_settings_file(scratch, name).read_bytes())
-    kind = EaseItems if isinstance(settings, EaseModel) else CooccurrenceItems
-    return kind.load(scratch, name)
+    if isinstance(settings, EaseModel):
+        return EaseItems.load(scratch, name)
+    return CooccurrenceItems.load(scratch, name, settings)
 
 
 def _settings_file(scratch: Scratch, name: str) -> Path:

@@ -128,10 +128,13 @@ class SendOperator(JobOperator):
         self.max_lateness_minutes = max_lateness_minutes
 
     def execute(self, context: Context) -> Any:
-        """Check the fence, then run the job."""
-        dag_run = context["dag_run"]
+        """Check the fence, then run the job; a live one that meets an outage gives up when its time is over."""
+        dag_run, is_rehearsal = context["dag_run"], provider_address(self.provider_conn_id or "").is_rehearsal
+        if not is_rehearsal and dag_run.data_interval_end is not None:
+            latest = dag_run.data_interval_end + dt.timedelta(minutes=self.max_lateness_minutes)
+            self.arguments = {**self.arguments, "not_after": latest}
         refuse_wrong_run(
-            is_rehearsal=provider_address(self.provider_conn_id or "").is_rehearsal,
+            is_rehearsal=is_rehearsal,
             run_type=getattr(dag_run.run_type, "value", str(dag_run.run_type)),
             due_at=dag_run.data_interval_end,
             now=dt.datetime.now(dt.UTC),

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+import re
 import shutil
 import sqlite3
 from contextlib import contextmanager
@@ -245,7 +246,7 @@ def differences(lake, ids, contacts, sends, refused=frozenset()):
         wrong.append(f"mailed {sorted(set(mails) ^ mailed)}")
     uids = []
     for user, (action, _) in PLAN.items():
-        held = contacts[address(user)]
+        held = without_tokens(contacts[address(user)])
         is_pushed = action != "withheld" and address(user) not in refused
         expected = (
             expected_fields(user, ids, held[ids["ryml_uid"]], held[ids["ryml_content"]])
@@ -254,7 +255,7 @@ def differences(lake, ids, contacts, sends, refused=frozenset()):
         )
         if held != expected:
             wrong.append(f"{user} holds {held}, expected {expected}")
-        if address(user) in mails and mails[address(user)] != expected:
+        if address(user) in mails and without_tokens(mails[address(user)]) != expected:
             wrong.append(f"{user} was mailed {mails[address(user)]}")
         if is_pushed:
             uids += [held[ids["ryml_uid"]], held[ids["ryml_content"]]]
@@ -271,6 +272,11 @@ def differences(lake, ids, contacts, sends, refused=frozenset()):
     elif {row["user_id"]: (row["outcome"], row["item"]) for row in receipts} != want:
         wrong.append("receipts say something else")
     return wrong
+
+
+def without_tokens(fields):
+    """Contact fields with links as the shop has them; the title says whose item it is."""
+    return {key: re.sub(r"\?ryml=[0-9a-f]{16}$", "", value) for key, value in fields.items()}
 
 
 def stale_fields(ids):

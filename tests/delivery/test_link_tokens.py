@@ -89,7 +89,7 @@ def test_the_push_puts_tokens_into_links_alone() -> None:
 
 @pytest.mark.parametrize(("blank", "text"), [("", '""'), ("-", '"-"'), (None, "null")])
 def test_what_is_empty_is_written_as_the_provider_needs_it(blank: str | None, text: str) -> None:
-    values = {part: ['"x"', '""'] for part in ("title", "url", "image", "price")}
+    values = {part: pa.array(['"x"', '""']) for part in ("title", "url", "image", "price")}
     ids = {name: name for name in all_fields(1)}
     fragments = slot_fragments(values, 1, ids, blank=blank)[0].to_pylist()
     assert fragments[0].count('"x"') == 4

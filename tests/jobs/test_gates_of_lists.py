@@ -15,10 +15,11 @@ from test_gates_of_stages import (  # noqa: F401 - fixtures
     until,
 )
 
-from jobs import finish_build, plan_push, recommend_items
+from jobs import finish_build, list_chunks, plan_push, recommend_items
 from jobs.finish_build import finished_recommendations
 from schemas.errors import EmptyPartitionError, GateError
-from schemas.tables import RECOMMENDATION_SOURCES, RECOMMENDATIONS
+from schemas.layout import Partition
+from schemas.tables import RECOMMENDATION_SOURCES, RECOMMENDATIONS, SUPPRESSIONS
 
 pytestmark = pytest.mark.spark
 TRENDING = RECOMMENDATION_SOURCES.index("trending")
@@ -124,3 +125,23 @@ def test_a_night_on_which_nothing_came_back_is_fine_only_where_it_may_be(shop): 
     assert result["rows"] > 50
     assert shop.stopped("recommendations") is None
     assert list((Path(shop.lake_uri) / str(shop.partition("recommendations"))).rglob("_checks.json"))
+
+
+def test_a_plan_without_anybody_is_an_error_unless_that_may_be(shop):  # noqa: F811
+    """Everybody is of another locale. Where that may be, nothing is pushed, and nobody is cleared."""
+    until(shop, "recommendations")
+    ledger = f"sqlite:///{shop.folder}/ledger.db"
+    common = {"lake": shop.lake_uri, "date": DATES[1], "run_id": "night", "campaign": shop.campaign, "ledger": ledger}
+    attempt = shop.lake.attempt(Partition("suppressions", DATES[1], "spring"), "night")
+    attempt.publish([attempt.write(SUPPRESSIONS.schema.empty_table())], inputs=[], parameters={})
+    nobody = '[audience]\nlocales = ["xx"]\n'
+    shop.campaign.write_text(CAMPAIGN + nobody)
+    shop.stage(recommend_items)
+    finish_build.main(lake=shop.lake_uri, date=DATES[1], run_id="night", campaign=shop.campaign)
+    with pytest.raises(EmptyPartitionError, match="nobody of"):
+        plan_push.main(**common)
+    shop.campaign.write_text(f"{CAMPAIGN}may_be_empty = true\n{nobody}")
+    plan = plan_push.main(**common)
+    assert (plan["upsert"], plan["clear"]) == (0, 0)
+    assert plan["withheld_by_reason"]["other_locale"] > 10
+    assert list_chunks.main(**common)["chunks"] == []

@@ -1,5 +1,6 @@
 """The gates of what Spark makes, through the jobs: a shop that is right, and one thing wrong at a time."""
 
+import dataclasses
 import datetime as dt
 import functools
 import math
@@ -24,6 +25,8 @@ from jobs import (
 from jobs.lake.lake import Lake
 from jobs.quality.kept_checks import KeptChecks, read_passed, read_stopped
 from jobs.quality.override import GateOverride
+from jobs.ranking import inputs
+from jobs.ranking.item_facts import NO_FILTER
 from schemas.errors import GateError
 from schemas.layout import Partition
 from schemas.tables import CORRELATIONS, PROFILES, RECOMMENDATIONS, TABLES
@@ -210,10 +213,11 @@ def test_what_is_recommended_is_held_against_the_catalog_and_not_against_the_rul
     """Mutant: eligibility without its stock rule. The gate counts from the catalog itself."""
     until(shop, "recommendations")
 
-    def everything(lake, catalog, settings):
-        return np.ones(lake.manifest(Partition("item_index", dt.date.min)).rows, np.bool_)
+    def everything(*args, real=inputs.item_facts, **options):
+        facts = real(*args, **options)
+        return dataclasses.replace(facts, dropped_by=np.full(len(facts.dropped_by), NO_FILTER, np.int8))
 
-    monkeypatch.setattr(recommend_items, "eligible_items", everything)
+    monkeypatch.setattr(inputs, "item_facts", everything)
     with pytest.raises(GateError, match=r"items_in_stock_share is 0\.\d+, expected at least 1"):
         shop.stage(recommend_items, override=OVERRIDE)
     monkeypatch.undo()
@@ -255,7 +259,7 @@ def test_a_night_on_which_far_fewer_get_a_list_stops(shop, monkeypatch):
     def few(*args, **options):
         rows = right(*args, **options)
         none = [n % 3 == 0 for n in range(len(rows))]
-        for name, empty in (("item", []), ("score", []), ("outcome", "too_few")):
+        for name, empty in (("item", []), ("score", []), ("source", []), ("outcome", "too_few")):
             rows = replaced(rows, name, functools.partial(_where, none, empty))
         return rows.cast(RECOMMENDATIONS.schema)
 

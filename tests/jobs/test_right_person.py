@@ -17,7 +17,7 @@ from jobs import export_table, finish_build, fold_profiles, index_items, plan_pu
 from jobs.delivery import chunk_rows
 from jobs.delivery.chunk_rows import read_chunk
 from jobs.delivery.ledger import Ledger, Run
-from jobs.delivery.run_context import clock
+from jobs.delivery.timing import utc_now
 from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import flat, list_column
@@ -182,7 +182,7 @@ def check_pushed(lake: Lake, people: People, ledger: str) -> int:
     """Hold what every chunk would push against whose it is."""
     plan, users = lake.manifest(Partition("chunks", DATE, "spring")), lake.manifest(Partition("users", DATE))
     index, pushed = read_index(lake), []
-    _, chunks, _ = Ledger(ledger, clock).plan(Run("spring", DATE))
+    _, chunks, _ = Ledger(ledger, utc_now).plan(Run("spring", DATE))
     for chunk in chunks:
         rows = read_chunk(lake, plan, users, chunk, slots=3, min_items=3)
         user = np.char.replace(rows.user_ids.to_numpy(zero_copy_only=False).astype("U"), "user-", "").astype(int)

@@ -32,6 +32,24 @@ def lists_of(block):
     ]
 
 
+SHARP = CooccurrenceModel(item_exponent=0.7, sharpening=0.5)
+
+
+def test_sharpening_equals_the_dense_formula():
+    """With lists as long as the catalog nothing is cut, and C · (1 - w·S) is a plain product."""
+    checked = 0
+    for seed in range(20):
+        r = interactions(seed)
+        c, s = dense_cooccurrence(r, SHARP), dense_cooccurrence(r, CooccurrenceModel(other_exponent=0.5))
+        expected = zero_diagonal(c) @ (np.eye(len(c)) - SHARP.sharpening * zero_diagonal(s))
+        assert np.linalg.eigvalsh(dense_cooccurrence(r, CooccurrenceModel(other_exponent=0.5))).max() < 1 + 1e-6
+        model = fit(r, SHARP)
+        assert_best(model.block(0, 14, 14), expected, 0, 14)
+        np.testing.assert_allclose(model.dense(0, 14), np.maximum(zero_diagonal(expected), 0), rtol=1e-4, atol=1e-6)
+        checked += int((zero_diagonal(expected) < -1e-4).sum())
+    assert checked > 20  # some pairs are sharpened away
+
+
 def power(values, exponent):
     return np.array([value**-exponent if value > 0 else 0.0 for value in values])
 
@@ -129,11 +147,15 @@ def zero_diagonal(matrix):
     return matrix
 
 
-@pytest.mark.parametrize("model", [*DEFAULT_CANDIDATES, EaseModel(), BLEND], ids=lambda model: model.model_dump_json())
+MODELS = [*DEFAULT_CANDIDATES, SHARP, EaseModel(), BLEND]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.model_dump_json())
 def test_any_blocks_threads_and_a_kept_model_give_the_same_lists(model, tmp_path, monkeypatch):
     monkeypatch.setattr(ease, "_ROWS", 16)
     r = interactions(11, users=200, items=60, density=0.1, values=(1.0,))
     fitted = fit(r, model)
+    assert [row[:4] for row in lists_of(fitted.block(0, 60, 10))] == lists_of(fitted.block(0, 60, 4))
     for signed in (False, True):
         whole = lists_of(fitted.block(0, 60, 10, signed=signed))
         assert sum(map(len, whole)) > 300

@@ -16,6 +16,7 @@ WITHOUT_A_GATE = {
     "jobs/measure_campaign.py": "funnel",
     "jobs/plan_push.py": "chunks",
     "jobs/pull_suppressions.py": "suppressions",
+    "jobs/pull_recent_events.py": "recent_events",
     "jobs/reconcile_push.py": "receipts, mirror",
 }
 # The gate itself, and the export, which publishes its quarantine between the gate and the data.

@@ -60,7 +60,7 @@ def test_what_no_night_may_break_cannot_be_overridden():
     for figure in (
         "rows", "columns_different", "user_id_repeats", "item_id_repeats", "email_repeats", "event_type_unknown",
         "score_not_finite", "self_neighbours", "items_in_catalog_share", "items_in_stock_share", "repeats_in_lists",
-        "lists_of_wrong_length", "rows_of_profiles", "in_stock_share", "price_least",
+        "lists_of_wrong_length", "rows_of_users", "in_stock_share", "price_least",
     ):  # fmt: skip
         assert figure in hard
 

@@ -160,6 +160,10 @@ def write_inputs(folder: Path, user: npt.NDArray[np.int64], item: npt.NDArray[np
         at = pa.array(np.full(len(place), noon)).cast(pa.timestamp("us", tz="UTC"))
         kind = PROFILES.schema.field("last_at").type
         lists["last_at"] = pa.ListArray.from_arrays(lists["item"].offsets, at, type=kind)
+        none = np.zeros(len(chosen), np.int64)
+        for field in PROFILES.schema:
+            if pa.types.is_list(field.type) and field.name not in lists:  # who was mailed what: nobody
+                lists[field.name] = list_column(PROFILES, field.name, np.empty(0, np.int32), none)
         profiles = pa.table({"user_id": user_ids.take(pa.array(chosen)), **lists}).select(PROFILES.schema.names)
         files.append(attempt.write(profiles.cast(PROFILES.schema), bucket=number))
     attempt.publish(files, inputs=[], parameters={})
@@ -179,10 +183,13 @@ def train(folder: Path, depth: int) -> Figure:
     chosen = {"status": "not judged", "why": "this is a benchmark", "model": COSINE.model_dump(mode="json")}
     attempt.publish([rows], inputs=[], parameters={}, metrics=chosen)
     spark = [str(Path(sys.prefix) / "bin" / "spark-submit"), "--master", "local[2]"]
-    conf = ("spark.ui.enabled=false", "spark.log.level=WARN", "spark.driver.memory=1g")
+    # As in Airflow: see SPARK_CONF in plugins/ryml_airflow/launch.py.
+    java = "spark.driver.extraJavaOptions=-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    conf = ("spark.ui.enabled=false", "spark.log.level=WARN", "spark.driver.memory=1g", java)
     command = [*spark, *(part for value in conf for part in ("--conf", value)), ROOT / "jobs" / "train_correlations.py"]
     options = ["--lake", folder / "lake", "--date", str(DATE), "--run-id", "bench", "--campaign", campaign]
-    return measure([*command, *options], PYTHONPATH=str(ROOT), PYSPARK_PYTHON=sys.executable)
+    environment = {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    return measure([*command, *options], **environment)
 
 
 def differing(folder: Path, sample: int) -> tuple[int, int]:

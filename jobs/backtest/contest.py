@@ -1,7 +1,8 @@
 """Measure models on one split: full ranking, with the exclusions that serving applies."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +34,20 @@ class Entry:
 
 
 def label(settings: ItemModelSettings) -> str:
-    """Name a model by its kind and settings."""
-    values = settings.model_dump()
-    kind = values.pop("kind")
-    return f"{kind} " + " ".join(f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}"
-                                 for name, value in values.items())  # fmt: skip
+    """Name a model by its kind and settings; what is 0 or not there is left out."""
+    return _named(settings.model_dump())
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    parts = [str(values["kind"])]
+    for name, value in values.items():
+        if name == "kind" or not value:
+            continue
+        if isinstance(value, Mapping):
+            parts.append(f"+ ({_named(value)})")
+        else:
+            parts.append(f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}")
+    return " ".join(parts)
 
 
 def correlations_of(

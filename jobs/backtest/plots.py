@@ -32,8 +32,8 @@ def scatter(names: Sequence[str], across: Sequence[float], up: Sequence[float], 
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     panel = figure.subplots()
     panel.scatter(across, up, color=_CHOSEN)
-    for place in range(len(names)):
-        panel.annotate(str(place + 1), (across[place], up[place]), textcoords="offset points", xytext=(4, 3))
+    for place, name in enumerate(names):
+        panel.annotate(name, (across[place], up[place]), textcoords="offset points", xytext=(4, 3))
     panel.set_xlabel(labels[0])
     panel.set_ylabel(labels[1])
     panel.spines[["top", "right"]].set_visible(False)

@@ -20,7 +20,8 @@ def report_of(
 ) -> str:
     """Write the page."""
     chosen = label(verdict.chosen)
-    names = [f"{number}. {entry.model}" for number, entry in enumerate(entries, 1)]
+    # The numbers of the table: names are as long as a model has settings, and would leave no room for the bars.
+    names = [str(number) for number in range(1, len(entries) + 1)]
     figures = [entry.figures for entry in entries]
     return _pages.get_template("report.html").render(
         partition=partition,

@@ -27,10 +27,10 @@ DEPTH = 200
 LEAST_GAIN = 0.003
 # Pairs of items that all candidates together may cost: 9 candidates on Gowalla's million interactions.
 WORK = 3.5e9
-FEWEST, MOST = 8, 60
+FEWEST, MOST = 8, 30
 
 STARTS: tuple[CooccurrenceModel, ...] = (
-    CooccurrenceModel(item_exponent=0.7, other_exponent=0.15, sharpening=1.0, sharpened=DEPTH),
+    CooccurrenceModel(item_exponent=0.9, other_exponent=0.2, sharpening=1.0, sharpened=DEPTH),
     CooccurrenceModel(user_exponent=0.5, other_exponent=0.5),
     COSINE,
     CooccurrenceModel(user_exponent=0.0, other_exponent=0.0, popularity=1.0),

@@ -13,7 +13,7 @@ from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
-SHARPENED_BY = 50
+SHARPENED_BY = 100
 _SYMMETRIC = CooccurrenceModel(item_exponent=0.5, user_exponent=1.0, other_exponent=0.5)
 _FIT_ITEMS = 4_000  # items whose lists are made together while fitting
 # Popular items that every item recommends beside its own: more than one list is long, with what its reader has.

@@ -359,7 +359,8 @@ def ranked(scores, shop, settings, out, source):
         for item, score in scores.items()
         if item not in out and dropped_by(shop, item, settings) is None
     }
-    return [(i, found[i], source) for i in sorted(found, key=lambda i: (-found[i], i))]
+    # Ranked as the tables keep scores: doubles would part what is equal by the order of their sums.
+    return [(i, found[i], source) for i in sorted(found, key=lambda i: (-np.float32(found[i]), i))]
 
 
 def own_scores(shop, interest, settings, whole):

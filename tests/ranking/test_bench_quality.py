@@ -14,6 +14,9 @@ from bench.quality_data import read
 from bench.quality_peers import PEERS, DoesNotFitError, rank
 from schemas.errors import ConfigError
 
+# implicit asks for one BLAS thread at import; the figures do not depend on it.
+pytestmark = pytest.mark.filterwarnings("ignore:OpenBLAS is configured:RuntimeWarning")
+
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 

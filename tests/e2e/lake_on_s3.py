@@ -1,10 +1,11 @@
 """Run one night in a process of its own, once on a folder and once on S3; print each table's content as JSON.
 
 A process of its own, because Spark's Python workers take the endpoint and keys from the environment that the session
-was started with. Used by test_night_on_s3.py: python lake_on_s3.py SHOP FOLDER BUCKET HOST KEY
+was started with. Used by test_night_on_s3.py: python lake_on_s3.py SHOP FOLDER BUCKET HOST KEY HOST KEY
 """
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from e2e.test_three_days import DAYS, SETTINGS, Night  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
+from jobs.delivery.ledger import Ledger  # noqa: E402
+from jobs.delivery.timing import utc_now  # noqa: E402
 from jobs.lake.lake import Lake  # noqa: E402
 from schemas.layout import UNDATED, Partition  # noqa: E402
 from schemas.tables import TABLES  # noqa: E402
@@ -29,19 +32,24 @@ class Provider:
         """Nothing to do: this process only reads its own tables."""
 
 
-def main(shop, folder, bucket, host, key):
+def main(shop, folder, bucket, *providers):
     SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-    found = {}
-    for name, uri in {"folder": f"{folder}/lake", "s3": f"s3://{bucket}/nights/lake"}.items():
+    found, keys = {}, []
+    uris = {"folder": f"{folder}/lake", "s3": f"s3://{bucket}/nights/lake"}
+    for (name, uri), host, key in zip(uris.items(), providers[::2], providers[1::2], strict=True):
         place = Path(folder) / name
         place.mkdir()
         night = Night(place, Path(shop), Provider(host, key))
         night.lake_uri = uri
-        if name == "s3":
-            # The same ledger would say that everything is pushed already; the same keys give the same bytes.
-            night.ledger = f"sqlite:///{place}/ledger.db"
+        # A ledger each, or the second would say that everything is pushed already; the same keys give the same bytes.
+        night.ledger = f"sqlite:///{place}/ledger.db"
+        Ledger(night.ledger, utc_now).key("any")
+        with sqlite3.connect(place / "ledger.db") as connection:
+            connection.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", keys)
         night.build(DAYS[0])
         night.send(DAYS[0])
+        with sqlite3.connect(place / "ledger.db") as connection:
+            keys = connection.execute("SELECT name, value FROM keys WHERE name != 'any'").fetchall()
         lake = Lake.open(uri)
         found[name] = {
             table.name: [entry.sha256 for entry in manifest.files]

@@ -46,15 +46,17 @@ def test_a_night_on_s3_gives_the_bytes_of_a_night_on_a_folder(tmp_path, endpoint
         path=shop, parquet=None, users=600, items=None, seed=7, first_date=FIRST_DAY, last_date=DAYS[0], days=1,
         workers=1, image_base_url="http://127.0.0.1:8085/images",
     )  # fmt: skip
-    with serve(tmp_path / "rehearsal.sqlite") as provider:
+    # One provider each: to a ledger that knows of no send, a provider that has the send already says it was lost.
+    with serve(tmp_path / "folder.sqlite") as one, serve(tmp_path / "s3.sqlite") as other:
+        providers = [one.host, one.api_key, other.host, other.api_key]
         done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "e2e" / "lake_on_s3.py"), str(shop), str(tmp_path), "shop",
-             provider.host, provider.api_key],
+            [sys.executable, str(ROOT / "tests/e2e/lake_on_s3.py"), str(shop), str(tmp_path), "shop", *providers],
             capture_output=True, text=True, timeout=500, env=os.environ, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(found["s3"]) >= 12
-    assert found["s3"] == found["folder"]
+    assert [name for name, content in found["s3"].items() if content != found["folder"].get(name)] == []
+    assert set(found["s3"]) == set(found["folder"])
     stored = boto3.client("s3").list_objects_v2(Bucket="shop", Prefix="nights/lake/recommendations/")
     assert stored["KeyCount"] >= 5

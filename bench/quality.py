@@ -42,6 +42,7 @@ from jobs.ranking.metrics import measure
 from jobs.ranking.rank_users import fill_up, lists_of, rank_users
 from jobs.ranking.validation import ITEMS_PER_USER, Fold, Weighting, folds
 from schemas.errors import RymlError
+from schemas.item_models import CooccurrenceModel
 
 # How deep ryml's lists are in the end; docs/models.md says what shorter ones cost.
 DEPTH = 1_000
@@ -140,7 +141,10 @@ def by_ryml(data: Data, held_back: list[Fold], threads: int) -> tuple[sparse.csr
     choice = choose([capped(fold) for fold in held_back], threads=threads)
     chosen = time.perf_counter()
     train = data.train.capped(ITEMS_PER_USER)
-    model = fit(train.matrix(choice.recipe.learn), choice.recipe.model, threads=threads)
+    settings = choice.recipe.model
+    if isinstance(settings, CooccurrenceModel) and settings.sharpening > 0:
+        settings = settings.model_copy(update={"sharpened": DEPTH})
+    model = fit(train.matrix(choice.recipe.learn), settings, threads=threads)
     lists = lists_of(model, train.shape[1], DEPTH, threads=threads)
     fitted = time.perf_counter()
     # What a user has is left out whole; what speaks for them is capped.

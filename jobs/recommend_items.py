@@ -1,7 +1,8 @@
 """Recommend to every user: what goes with their recent items, minus everything that is ruled out for them.
 
 Reads:  profiles, catalog, correlations (the newest of the last 14 days), item_index, the campaign; for campaigns of
-        what is back in stock, the catalogs of the days before instead of correlations
+        what is back in stock, the catalogs of the days before instead of correlations; for a quota of new items,
+        hybrid_items, receipts and an earlier catalog
 Writes: recommendations of the campaign and date
 Run:    python -m jobs.recommend_items --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml
@@ -31,9 +32,10 @@ from jobs.quality.list_figures import FOLLOWS_STOCK, list_figures, list_metrics,
 from jobs.quality.override import GateOverride
 from jobs.ranking.inputs import RankedUsers, RankingInputs, ranking_inputs
 from jobs.ranking.judge import count_verdicts, judge
+from jobs.ranking.quota import Quota
+from jobs.ranking.quota_batches import Shares, place_in_batch, rank_with_room
 from jobs.ranking.recommend import Shared, recommend
 from jobs.ranking.shared_inputs import load_shared, save_shared
-from jobs.ranking.user_batch import UserBatch
 from schemas.campaign import Campaign, load_campaign
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
@@ -75,10 +77,19 @@ def main(
         shared = inputs.shared(opened, settings)
         eligible_items = int(shared.facts.is_eligible.sum())
         save_shared(shared, folder)
+        quota = inputs.read_quota(opened, settings.name, shared.facts)
         del shared
         _save_catalog_flags(opened, inputs.catalog, folder)
-        work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)
-        results = map_parts(spark, work, range(opened.buckets), "recommend for user buckets")
+        buckets = range(opened.buckets)
+        if quota is None:
+            work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)
+            results = map_parts(spark, work, buckets, "recommend for user buckets")
+        else:
+            quota.save(folder)
+            rank = functools.partial(rank_with_room, opened, inputs, folder, settings, BATCH_USERS)
+            shares = Shares.of(quota, map_parts(spark, rank, buckets, "rank, and count who is close to new items"))
+            place = functools.partial(_place_in_bucket, attempt, inputs, folder, settings, shares)
+            results = map_parts(spark, place, buckets, "place new items for user buckets")
     observed = Observed.total(counted for _, counted in results)
     users = {name: observed.sums[name] for name in RECOMMEND_OUTCOMES}
     if users["recommended"] == 0 and not settings.mail.may_be_empty:
@@ -94,6 +105,12 @@ def main(
             name.removeprefix(WATERFALL): count for name, count in observed.sums.items() if name.startswith(WATERFALL)
         },
     }
+    if settings.has_quota:
+        metrics["quota"] = {
+            "new_items": len(quota.items) if quota else 0,
+            "mails_wanted": int(quota.wanted.sum()) if quota else 0,
+            "placed": observed.sums["items_from.exposure"],
+        }
     figures = {
         "rows_of_users": observed.sums["rows"] / (inputs.profiles.rows + observed.sums["users_without_profile"]),
         **list_figures(
@@ -131,17 +148,38 @@ def _recommend_bucket(
     size, counted, lists = len(users.profiles), Counter[str](), [RECOMMENDATIONS.schema.empty_table()]
     for first in range(0, size, BATCH_USERS):
         some = users.slice(first, BATCH_USERS)
-        lists.append(recommend(_batch(some, inputs, settings, shared), shared, settings, some.features))
+        lists.append(recommend(inputs.batch(some, settings, shared), shared, settings, some.features))
         counted += _waterfall(some, lists[-1], inputs, settings, shared, every=-(-size // WATERFALL_USERS_PER_BUCKET))
-    rows = pa.concat_tables(lists)
+    return _write(attempt, bucket, pa.concat_tables(lists), counted, without_profile, folder, settings)
+
+
+def _place_in_bucket(
+    attempt: Attempt, inputs: RankingInputs, folder: Path, settings: Campaign, shares: Shares, bucket: int
+) -> tuple[FileEntry, Observed]:
+    """Write what was ranked for a bucket, with the new items that its users get."""
+    shared, quota = load_shared(folder), Quota.load(folder)
+    users, without_profile = inputs.users_of_bucket(attempt.lake, bucket)
+    size, counted, lists = len(users.profiles), Counter[str](), [RECOMMENDATIONS.schema.empty_table()]
+    for number, first in enumerate(range(0, size, BATCH_USERS)):
+        some = users.slice(first, BATCH_USERS)
+        lists.append(place_in_batch(folder, bucket, number, quota, shares, settings))
+        counted += _waterfall(some, lists[-1], inputs, settings, shared, every=-(-size // WATERFALL_USERS_PER_BUCKET))
+    return _write(attempt, bucket, pa.concat_tables(lists), counted, without_profile, folder, settings)
+
+
+def _write(
+    attempt: Attempt,
+    bucket: int,
+    rows: pa.Table,
+    counted: "Counter[str]",
+    without_profile: int,
+    folder: Path,
+    settings: Campaign,
+) -> tuple[FileEntry, Observed]:
     observed = _observe_bucket(rows, folder, settings)
     observed.sums["users_without_profile"] += without_profile
     observed.sums.update({WATERFALL + name: count for name, count in counted.items()})
     return attempt.write(rows, bucket=bucket), observed
-
-
-def _batch(users: RankedUsers, inputs: RankingInputs, settings: Campaign, shared: Shared) -> UserBatch:
-    return UserBatch.of(users.profiles, settings, len(shared.facts.dropped_by), inputs.now)
 
 
 def _waterfall(
@@ -149,7 +187,7 @@ def _waterfall(
 ) -> "Counter[str]":
     """Judge the candidates of every so-manieth user of a batch, and count."""
     rows = pa.array(range(0, len(lists), every))
-    batch = _batch(RankedUsers(users.profiles.take(rows), users.features[::every]), inputs, settings, shared)
+    batch = inputs.batch(RankedUsers(users.profiles.take(rows), users.features[::every]), settings, shared)
     return count_verdicts(judge(batch, shared, settings, lists.take(rows)), len(batch))
 
 

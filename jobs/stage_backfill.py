@@ -25,6 +25,7 @@ from jobs.finish_build import finished_recommendations
 from jobs.lake.copy_partition import mirror_partition
 from jobs.lake.item_index import append_items
 from jobs.lake.lake import Lake
+from jobs.ranking.quota_inputs import catalog_before, receipts_before
 from schemas.campaign import load_campaign
 from schemas.errors import GateError
 from schemas.layout import UNDATED, Partition
@@ -85,6 +86,9 @@ def main(
         for partition in (Partition(table, date, backfill.settings.name) for table in _COLD_START):
             if live.find(partition) is not None:
                 mirror_partition(live, staged, partition)
+        for partition in _quota_partitions(backfill, date):
+            if staged.find(partition) is None and live.find(partition) is not None:
+                mirror_partition(live, staged, partition)
         export_table.main(
             lake=staged.uri,
             table="catalog",
@@ -98,6 +102,16 @@ def main(
         index = append_items(staged, [staged.read(catalog, columns=["item_id"])["item_id"]], run_id).rows
         rows += catalog.rows
     return {"rows": rows, "dates": len(request.dates), "new_items": index - known, "staged": staged.uri}
+
+
+def _quota_partitions(backfill: Backfill, date: dt.date) -> list[Partition]:
+    """Name what says which items were new and what mails they were in: as it was, too."""
+    settings = backfill.settings
+    if not settings.has_quota:
+        return []
+    # A catalog of a date that is built again is the new one: it was exported before, as dates come in order.
+    receipts = receipts_before(date, settings.name, settings.exposure)
+    return [*receipts, catalog_before(date, settings.exposure)]
 
 
 def _check_live(live: Lake, request: BackfillRequest, *, promote: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.audience import AudienceSettings, ExperimentSettings
-from schemas.cold_start import ExposureSettings, HybridSettings, TrendingSettings
+from schemas.cold_start import HybridSettings, TrendingSettings
 from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
@@ -72,7 +72,6 @@ class Campaign(RankingSettings):
     training: TrainingSettings = TrainingSettings()
     hybrid: HybridSettings = HybridSettings()
     trending: TrendingSettings = TrendingSettings()
-    exposure: ExposureSettings = ExposureSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
     last_look: LastLookSettings = LastLookSettings()

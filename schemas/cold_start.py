@@ -63,10 +63,11 @@ class TrendingSettings(_Settings):
 class ExposureSettings(_Settings):
     """The quota of new items: each is in at least `min_sends` mails within `within_days`, as far as there is room.
 
-    `max_slot_share` bounds what all of them take of a night's slots; `min_similarity` says who is close enough.
+    `max_slot_share` bounds what all of them take of a night's slots; `min_similarity` says who is close enough. It
+    decides lists, so it is part of the ranking's settings.
     """
 
-    min_sends: Annotated[int, Field(ge=0, le=1_000_000)] = 20  # mails that a new item has to be in; 0: no quota
+    min_sends: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # mails that a new item has to be in; 0: no quota
     within_days: Annotated[int, Field(ge=1, le=60)] = 7  # counted back from the date of the list
     max_slot_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05  # of the slots of a night, new items together
     new_within_days: Annotated[int, Field(ge=1, le=60)] = 14  # an item is new for so many days

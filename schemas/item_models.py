@@ -31,8 +31,10 @@ class CooccurrenceModel(_Settings):
     shrinkage: Annotated[float, Field(ge=0, le=10_000)] = 0.0  # added to D_i: rare items are trusted less
     popularity: Popularity = 0.0
     # How much is taken off an item for what the others on the list say of it already: C · (1 - sharpening · S), with S
-    # the 50 best others of each item by the exponents (½, 1, ½), whose largest eigenvalue is 1.
+    # the 100 best others of each item by the exponents (½, 1, ½), whose largest eigenvalue is 1.
     sharpening: Annotated[float, Field(ge=0, le=10)] = 0.0
+    # The best others that are sharpened, whatever depth is asked for: a short list is then the head of a long one.
+    sharpened: Annotated[int, Field(ge=20, le=10_000)] = 400
 
 
 class EaseModel(_Settings):

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.cold_start import ExposureSettings
 from schemas.tables import CATALOG, EVENT_TYPES
 
 # What a user did that counts as interest; removals and refunds only undo.
@@ -219,6 +220,7 @@ class RankingSettings(Settings):
     boosts: Annotated[tuple[BoostSettings, ...], Field(max_length=20)] = ()
     diversity: DiversitySettings = DiversitySettings()
     fallback: FallbackSettings = FallbackSettings()
+    exposure: ExposureSettings = ExposureSettings()
 
     @model_validator(mode="after")
     def _lists_fit(self) -> Self:
@@ -235,6 +237,13 @@ class RankingSettings(Settings):
     def fallback_steps(self) -> tuple[FallbackStep, ...]:
         """The ladder's steps; a mail about what is back in stock has none: nothing else is what it says."""
         return self.fallback.steps if self.candidates.kind == "correlations" else ()
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether new items get a share of the slots; a mail about what is back in stock is about nothing else."""
+        return (
+            self.exposure.min_sends > 0 and self.exposure.max_slot_share > 0 and self.candidates.kind == "correlations"
+        )
 
     def ranking_parameters(self) -> dict[str, object]:
         """What decides the recommendations' bytes, as it is after a round trip through JSON."""

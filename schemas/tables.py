@@ -267,9 +267,9 @@ RECOMMENDATIONS: Final = Table(
         _required("outcome", pa.string()),
     ),
 )
-# Where an item of a list came from: the user's own history or wishlist, or a step of the fallback ladder. The order is
-# the code that `recommendations.source` stores: append only.
-RECOMMENDATION_SOURCES: Final = ("history", "wishlist", "hybrid", "trending_in_categories", "trending")
+# Where an item of a list came from: the user's own history or wishlist, a step of the fallback ladder, or the quota of
+# new items. The order is the code that `recommendations.source` stores: append only.
+RECOMMENDATION_SOURCES: Final = ("history", "wishlist", "hybrid", "trending_in_categories", "trending", "exposure")
 RECOMMEND_OUTCOMES: Final = ("recommended", "too_few", "no_history")
 
 CHUNKS: Final = Table(

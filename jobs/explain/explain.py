@@ -16,8 +16,10 @@ from jobs.lake.code_version import code_version
 from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
+from jobs.ranking.exposure import Placements
 from jobs.ranking.inputs import RankedUsers, RankingInputs, ranking_inputs
 from jobs.ranking.judge import Verdicts, judge
+from jobs.ranking.quota import Quota, open_pairs, placed_in, similarities, with_new_items
 from jobs.ranking.recommend import Shared, own_lists, recommend
 from jobs.ranking.rules import IN_LIST, MAILED_EVENT, RULES
 from jobs.ranking.user_batch import UserBatch
@@ -49,6 +51,7 @@ class Explainer:
     settings: RankingSettings
     inputs: RankingInputs
     shared: Shared
+    quota: Quota | None
     index: pa.StringArray
     titles: dict[int, str]
 
@@ -70,7 +73,9 @@ class Explainer:
             users, _ = inputs.users_of_bucket(pinned, _bucket(pinned, user_id))
             profile = users.profiles.filter(pc.equal(users.profiles["user_id"], user_id))
             only = UserBatch.of(profile, settings, len(index), inputs.now).interest.indices.astype(np.int64)
-        return cls(pinned, made, settings, inputs, inputs.shared(pinned, settings, only=only), index, titles)
+        shared = inputs.shared(pinned, settings, only=only)
+        quota = inputs.read_quota(pinned, campaign, shared.facts)
+        return cls(pinned, made, settings, inputs, shared, quota, index, titles)
 
     def judge_bucket(self, bucket: int, user_ids: Sequence[str] | None = None) -> JudgedUsers:
         """Judge the candidates of a bucket's users, or of some of them."""
@@ -83,8 +88,20 @@ class Explainer:
             lists = lists.take(rows)
         batch = UserBatch.of(users.profiles, self.settings, len(self.index), self.inputs.now)
         again = recommend(batch, self.shared, self.settings, users.features)
+        if self.quota is not None:
+            again = self._with_new_items(again, lists, batch, self.quota)
         is_reproduced = again.select(["user_id", "item", "source"]).equals(lists.select(["user_id", "item", "source"]))
         return JudgedUsers(batch, lists, judge(batch, self.shared, self.settings, lists), is_reproduced)
+
+    def _with_new_items(self, again: pa.Table, lists: pa.Table, batch: UserBatch, quota: Quota) -> pa.Table:
+        """Place the new items that the published lists have, where they may be.
+
+        Who of those that are close was chosen depends on everybody else's lists, so it is taken as it was.
+        """
+        placed = placed_in(lists, quota)
+        close = similarities(open_pairs(batch, again, quota, self.shared, self.settings), placed)
+        placed, close = Placements(placed.user[close > 0], placed.new[close > 0]), close[close > 0]
+        return with_new_items(again, placed, close, quota, self.settings.slots)
 
     def explain(self, user_id: str) -> Explanation:
         """Explain one user's list.
@@ -115,8 +132,18 @@ class Explainer:
             name = RECOMMENDATION_SOURCES[int(source)]
             because = causes(int(item)) if name in _OWN else ()
             boost = float(self.shared.facts.boost[int(item)])
-            found.append(Kept(*self._named(int(item)), float(score), name, boost, because))
+            found.append(Kept(*self._named(int(item)), float(score), name, boost, because, self._why(int(item), name)))
         return found
+
+    def _why(self, item: int, source: str) -> str | None:
+        """Say of a new item how many mails it was short of; its score is how close it is to one of the user's own."""
+        if source != "exposure" or self.quota is None or item not in self.quota.items:
+            return None
+        wanted = int(self.quota.wanted[np.searchsorted(self.quota.items, item)])
+        return (
+            f"a new item, shown to get {wanted} more of {self.settings.exposure.min_sends} mails within "
+            f"{self.settings.exposure.within_days} days"
+        )
 
     def _causes(self, judged: JudgedUsers):  # type: ignore[no-untyped-def]  # a function from item to its causes
         interest = judged.batch.interest

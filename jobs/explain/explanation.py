@@ -18,7 +18,7 @@ class Cause:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """An item of the list. `source` is the user's own history or wishlist, or the step of the fallback ladder."""
+    """An item of the list. `source` is the user's own history or wishlist, a fallback step, or exposure."""
 
     item_id: str
     title: str | None
@@ -26,6 +26,7 @@ class Kept:
     source: str
     boost: float
     because: tuple[Cause, ...]
+    why: str | None = None  # of a new item: what it is there for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Explanation:
     @property
     def fallback_steps(self) -> tuple[str, ...]:
         """The steps of the fallback ladder that filled the list, in the list's order."""
-        return tuple(dict.fromkeys(kept.source for kept in self.kept if not kept.because))
+        return tuple(dict.fromkeys(kept.source for kept in self.kept if not kept.because and kept.why is None))
 
     def as_json(self) -> dict[str, Any]:
         """Write it as JSON."""
@@ -81,7 +82,8 @@ class Explanation:
         yield f"  fallback: {', '.join(self.fallback_steps) or 'none used'}"
         for place, kept in enumerate(self.kept, 1):
             boost = f", boost {kept.boost:g}" if kept.boost != 1 else ""
-            yield f"  {place}. {_named(kept)}  score {kept.score:.4f} from {kept.source}{boost}"
+            why = f": {kept.why}" if kept.why else ""
+            yield f"  {place}. {_named(kept)}  score {kept.score:.4f} from {kept.source}{boost}{why}"
             for cause in kept.because:
                 product = cause.similarity * cause.weight
                 yield f"       {_named(cause)}: {cause.similarity:.4f} x {cause.weight:.4f} = {product:.4f}"

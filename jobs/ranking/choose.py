@@ -27,10 +27,10 @@ DEPTH = 200
 LEAST_GAIN = 0.003
 # Pairs of items that all candidates together may cost: 9 candidates on Gowalla's million interactions.
 WORK = 3.5e9
-FEWEST, MOST = 8, 60
+FEWEST, MOST = 8, 30
 
 STARTS: tuple[CooccurrenceModel, ...] = (
-    CooccurrenceModel(item_exponent=0.7, other_exponent=0.15, sharpening=0.5),
+    CooccurrenceModel(item_exponent=0.9, other_exponent=0.2, sharpening=1.0, sharpened=DEPTH),
     CooccurrenceModel(user_exponent=0.5, other_exponent=0.5),
     COSINE,
     CooccurrenceModel(user_exponent=0.0, other_exponent=0.0, popularity=1.0),
@@ -38,7 +38,7 @@ STARTS: tuple[CooccurrenceModel, ...] = (
 )
 EASE_STARTS: tuple[EaseModel, ...] = (EaseModel(regularisation=4.0), EaseModel(regularisation=0.5))
 SHARES = (0.15, 0.35, 0.6)
-SHARPENINGS = (0.25, 0.5, 1.0, 2.0)
+SHARPENINGS = (0.5, 1.0, 2.0)
 POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
 
@@ -195,8 +195,8 @@ def _cooccurrence_steps(recipe: Recipe) -> Iterator[Recipe]:
     if not isinstance(model, CooccurrenceModel):
         return
     for sharpening in SHARPENINGS:
-        if sharpening > model.sharpening:
-            yield _with(recipe, sharpening=sharpening)
+        if sharpening in (model.sharpening * 2, model.sharpening / 2) or model.sharpening == 0:
+            yield _with(recipe, sharpening=sharpening, sharpened=DEPTH)
     for name, step in (("item_exponent", 0.2), ("user_exponent", 0.5), ("other_exponent", 0.1)):
         for value in (getattr(model, name) - step, getattr(model, name) + step):
             if 0 <= round(value, 2) <= 1.5:

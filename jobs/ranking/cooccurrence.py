@@ -13,9 +13,7 @@ from jobs.ranking.sparse_product import by_popularity, top_n_product
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
-SHARPENED_BY = 50
-# The best others that are sharpened, whatever depth is asked for: a short list is then the head of a long one.
-SHARPENED = 400
+SHARPENED_BY = 100
 _SYMMETRIC = CooccurrenceModel(item_exponent=0.5, user_exponent=1.0, other_exponent=0.5)
 _FIT_ITEMS = 4_000  # items whose lists are made together while fitting
 # Popular items that every item recommends beside its own: more than one list is long, with what its reader has.
@@ -36,6 +34,7 @@ class CooccurrenceItems:
     by_users: sparse.csr_array
     names: npt.NDArray[np.int32]
     sharpener: sparse.csr_array | None = None
+    sharpened: int = 0
 
     @classmethod
     def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel, *, threads: int = 1) -> Self:
@@ -56,11 +55,11 @@ class CooccurrenceItems:
             left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
             right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
         sharpener = _sharpener(r, settings.sharpening, threads) if settings.sharpening > 0 else None
-        return cls(left, *by_popularity(right), sharpener)
+        return cls(left, *by_popularity(right), sharpener, settings.sharpened)
 
     def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
-        asked = depth if self.sharpener is None else SHARPENED
+        asked = depth if self.sharpener is None else self.sharpened
         rows = self.by_items[first:last]
         lists = _others(top_n_product(rows, self.by_users, asked + 1, threads=threads, names=self.names), first, asked)
         if self.sharpener is None:
@@ -91,7 +90,8 @@ class CooccurrenceItems:
         """Map what `save` wrote."""
         names = scratch.load_array(f"{name}.names")
         sharpener = scratch.load(f"{name}.sharpener") if settings.sharpening > 0 else None
-        return cls(scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users"), names, sharpener)
+        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
+        return cls(by_items, by_users, names, sharpener, settings.sharpened)
 
 
 def _others(found: sparse.csr_array, first: int, depth: int) -> sparse.csr_array:

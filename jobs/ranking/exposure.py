@@ -2,11 +2,13 @@
 
 Each new item has to be in `min_sends` mails within `within_days`; what past receipts say it had is taken off. An item
 goes only to users with a recent item that is close to it, at most one new item a user, into the last slot of their
-list, and all of them together take at most `max_slot_share` of the slots. What a night has no room for is left to the
-next ones.
+list or behind a short one, and all of them together take at most `max_slot_share` of the slots. What a night has no
+room for is left to the next ones.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from jobs.lake.list_columns import rank_within
 from jobs.ranking.item_vectors import LENGTH, Vectors
 from schemas.cold_start import ExposureSettings
 
+_BLOCK_SCORES: Final = 8_000_000  # similarities that are there at once: 32 MB
+
 Int64s = npt.NDArray[np.int64]
 
 
@@ -24,19 +28,27 @@ def close_items(vectors: Vectors, new_items: Int64s, min_similarity: float) -> s
 
     Shapes: vectors (items, components); new_items (new,); the answer (items, new), cosines of at least min_similarity.
     """
-    similarity = (vectors.astype(np.float32) @ vectors[new_items].astype(np.float32).T) / np.float32(LENGTH * LENGTH)
-    similarity[similarity < min_similarity] = 0
-    close: sparse.csr_array = sparse.csr_array(similarity)
+    columns = vectors[new_items].astype(np.float32).T
+    blocks = []
+    for rows in _row_blocks(len(vectors), len(new_items)):
+        similarity = (vectors[rows].astype(np.float32) @ columns) / np.float32(LENGTH * LENGTH)
+        similarity[similarity < min_similarity] = 0
+        blocks.append(sparse.csr_array(similarity))
+    close: sparse.csr_array = sparse.vstack(blocks, format="csr")
     return close
 
 
-def same_category(paths: npt.NDArray[np.int64], new_items: Int64s, none: int) -> sparse.csr_array:
+def same_category(paths: npt.NDArray[np.integer[Any]], new_items: Int64s, none: int) -> sparse.csr_array:
     """Stand in for close_items where there is no hybrid model: items of the same category are close.
 
     Shapes: paths (items,), each item's category by number, or `none`; the answer (items, new), ones.
     """
-    is_same = (paths[:, None] == paths[new_items]) & (paths != none)[:, None]
-    return sparse.csr_array(is_same.astype(np.float32))
+    blocks = []
+    for rows in _row_blocks(len(paths), len(new_items)):
+        is_same = (paths[rows, None] == paths[new_items]) & (paths[rows] != none)[:, None]
+        blocks.append(sparse.csr_array(is_same.astype(np.float32)))
+    same: sparse.csr_array = sparse.vstack(blocks, format="csr")
+    return same
 
 
 def closeness(recent: sparse.csr_array, close: sparse.csr_array, forbidden: sparse.csr_array) -> sparse.csr_array:
@@ -60,6 +72,11 @@ def closeness(recent: sparse.csr_array, close: sparse.csr_array, forbidden: spar
     user, new, similarity = user[allowed], new[allowed], similarity[allowed]
     indptr = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=rows))))
     return sparse.csr_array((similarity, new.astype(np.int32), indptr), shape=(rows, columns))
+
+
+def _row_blocks(items: int, new: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_SCORES // max(new, 1))
+    yield from (slice(first, first + size) for first in range(0, items, size))
 
 
 def sends_wanted(sends: Int64s, settings: ExposureSettings) -> Int64s:

@@ -19,9 +19,12 @@ from jobs.profiles.fold import with_rows_for
 from jobs.ranking.correlation_table import correlation_table
 from jobs.ranking.fallback import ladder
 from jobs.ranking.item_facts import NO_KIND, ItemFacts, item_facts
+from jobs.ranking.quota import Quota
+from jobs.ranking.quota_inputs import QuotaInputs, quota_inputs
 from jobs.ranking.recommend import Shared, near_matrix
 from jobs.ranking.starter_items import starter_rows
 from jobs.ranking.trending import EVERYTHING
+from jobs.ranking.user_batch import UserBatch
 from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
@@ -49,7 +52,7 @@ class RankingInputs:
 
     `correlations` is None for campaigns of what is back in stock; `earlier_catalogs` are theirs. `trending` and
     `starters` (lists by the users' features) are what the fallback ladder has; where there is one, `users` are read,
-    so that users without a profile get something too.
+    so that users without a profile get something too. `quota` is None for campaigns without one.
     """
 
     date: dt.date
@@ -60,12 +63,14 @@ class RankingInputs:
     trending: Manifest | None = None
     starters: Manifest | None = None
     users: Manifest | None = None
+    quota: QuotaInputs | None = None
 
     @property
     def manifests(self) -> list[Manifest]:
         """All of them."""
         some = (self.profiles, self.catalog, self.correlations, self.trending, self.starters, self.users)
-        return [manifest for manifest in (*some, *self.earlier_catalogs) if manifest is not None]
+        quota = self.quota.manifests if self.quota else ()
+        return [manifest for manifest in (*some, *self.earlier_catalogs, *quota) if manifest is not None]
 
     @property
     def now(self) -> int:
@@ -100,6 +105,10 @@ class RankingInputs:
             facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, self._lists(lake), facts)
         )
 
+    def read_quota(self, lake: Lake, campaign: str, facts: ItemFacts) -> Quota | None:
+        """Read which new items are to be shown, and to whom they are close; None if there is nothing to be done."""
+        return self.quota.read(lake, self.catalog, campaign, facts) if self.quota else None
+
     def _lists(self, lake: Lake) -> dict[FallbackStep, pa.Table]:
         """Read the lists of the fallback ladder, by step."""
         lists: dict[FallbackStep, pa.Table] = {}
@@ -111,6 +120,10 @@ class RankingInputs:
             lists["trending"] = trending.filter(is_everybodys)
             lists["trending_in_categories"] = trending.filter(pc.invert(is_everybodys))
         return lists
+
+    def batch(self, users: RankedUsers, settings: RankingSettings, shared: Shared) -> UserBatch:
+        """Judge some users at the end of the date."""
+        return UserBatch.of(users.profiles, settings, len(shared.facts.dropped_by), self.now)
 
     def users_of_bucket(self, lake: Lake, bucket: int) -> tuple[RankedUsers, int]:
         """Read a bucket's users; say as well how many have no profile."""
@@ -150,7 +163,8 @@ def ranking_inputs(lake: Lake, date: dt.date, campaign: str, settings: RankingSe
     trending = _latest(lake, TRENDING, date, campaign) if has_trending else None
     starters = _latest(lake, HYBRID_USERS, date, campaign) if "hybrid" in steps else None
     users = lake.find(Partition("users", date)) if trending or starters else None
-    return RankingInputs(date, profiles, catalog, correlations, earlier, trending, starters, users)
+    quota = quota_inputs(lake, date, campaign, settings.exposure) if settings.has_quota else None
+    return RankingInputs(date, profiles, catalog, correlations, earlier, trending, starters, users, quota)
 
 
 def _latest(lake: Lake, table: Table, date: dt.date, campaign: str) -> Manifest | None:

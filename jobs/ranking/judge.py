@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from jobs.lake.list_columns import flat, lengths
-from jobs.ranking.capped_lists import walk
+from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.ranking.capped_lists import TAKEN, walk
 from jobs.ranking.csr_rows import nothing_in, row_of
 from jobs.ranking.recommend import Shared, caps_of, own_lists
 from jobs.ranking.rules import IN_LIST, RULES, Causes, first_causes
@@ -104,14 +104,22 @@ def _places(user: Int64s, item: Int64s, settings: RankingSettings, shared: Share
     own = RECOMMENDATION_SOURCES.index("wishlist" if shared.table is None else "history")
     is_own = flat(lists["source"]) == own
     size = np.int64(len(shared.facts.dropped_by))
-    listed = np.isin(user * size + item, (listed_user * size + flat(lists["item"]))[is_own])
+    is_new = flat(lists["source"]) == RECOMMENDATION_SOURCES.index("exposure")
+    # A new item that took a slot may be a candidate of the user's own as well.
+    listed = np.isin(user * size + item, (listed_user * size + flat(lists["item"]))[is_own | is_new])
     # A list that was dropped as too short holds nothing; what would have been in it is behind that rule.
     rule = np.where((lengths(lists["item"]) == 0)[user], RULES.index("too_few_items"), RULES.index("beyond_slots"))
+    gave_way = np.zeros(len(lists), np.bool_)
+    gave_way[listed_user[is_new]] = True
     caps = caps_of(settings, shared.facts)
+    taken = rank_within(user) < settings.slots
     if caps:
         indptr = np.searchsorted(user, np.arange(len(lists) + 1))
         ranked = sparse.csr_array((np.ones(len(item), np.float32), item, indptr), shape=(len(lists), size))
         fate, _ = walk(ranked, settings.slots, caps, nothing_in(*ranked.shape))
         by_cap = np.array([RULES.index(cap.name) for cap in caps])
         rule = np.where(fate >= 0, by_cap[np.maximum(fate, 0)], rule)
+        taken = fate == TAKEN
+    # What the list held before a new item took its last slot.
+    rule = np.where(taken & gave_way[user], RULES.index("gave_way_to_new"), rule)
     return np.where(listed, IN_LIST, rule)

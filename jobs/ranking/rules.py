@@ -23,7 +23,7 @@ TWIN_OF: Final = "twin_of_"
 # Every rule by name, in the order in which they are looked at.
 EXCLUSION_RULES: Final = tuple(name for rule in EXCLUSIONS for name in (rule, TWIN_OF + rule))
 # What keeps a candidate out of a list that no rule of the item or of the user does.
-LIST_RULES: Final = ("category_full", "brand_full", "beyond_slots", "too_few_items")
+LIST_RULES: Final = ("category_full", "brand_full", "beyond_slots", "gave_way_to_new", "too_few_items")
 RULES: Final = (*FILTERS, *EXCLUSION_RULES, *LIST_RULES)
 IN_LIST: Final = -1  # the rule of what no rule keeps out
 MAILED_EVENT: Final = -1  # not an event type: the instant is the date of the list that was mailed

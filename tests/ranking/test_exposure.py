@@ -15,7 +15,7 @@ from jobs.ranking.exposure import (
 from jobs.ranking.item_vectors import LENGTH, whole_vectors
 from schemas.cold_start import ExposureSettings
 
-SETTINGS = ExposureSettings()
+SETTINGS = ExposureSettings(min_sends=20)
 
 
 def random_batch(seed, users=200, new=8, share=0.3):

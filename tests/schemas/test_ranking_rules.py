@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_example_of_the_document_is_valid_and_says_what_it_shows():
     text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    settings = RankingSettings.model_validate(tomllib.loads(block))
+    rules, exposure = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    settings = RankingSettings.model_validate(tomllib.loads(rules) | tomllib.loads(exposure))
+    assert settings.exposure.min_sends == 20
     assert settings.exclude.bought_days == "for_ever"
     assert len(settings.catalog.where.any) == 2
     assert settings.boosts[0].multiply_by == 1.5

@@ -18,9 +18,10 @@ from schemas.tables import CORRELATIONS
 
 MODELS = (
     CooccurrenceModel(), COSINE, CooccurrenceModel(item_exponent=0.3, shrinkage=2.0),
-    CooccurrenceModel(popularity=0.5), EaseModel(), EaseModel(cooccurrence=CooccurrenceModel(), cooccurrence_share=0.5),
+    CooccurrenceModel(popularity=0.5),
+    CooccurrenceModel(sharpening=0.5), EaseModel(), EaseModel(cooccurrence=CooccurrenceModel(), cooccurrence_share=0.5),
 )  # fmt: skip
-SEEDS, ALL_SEEDS = range(6), range(100)  # each model comes at least once
+SEEDS, ALL_SEEDS = range(7), range(100)  # each model comes at least once
 
 
 def table_of(item, other, score, support):

@@ -71,7 +71,8 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     manifest = receipts_attempt(lake, run_, digest).publish(
         files, inputs=[plan], parameters={}, metrics={**counts, **lag}
     )
-    looked_at = check_sample(delivery, manifest)
+    # Once the books were closed the contacts may hold what a later date wrote; the barrier needs the look but once.
+    looked_at = 0 if delivery.ledger.is_reconciled(run_) else check_sample(delivery, manifest)
     mirror = publish_mirror(lake, plan, manifest, delivery.run_id)
     delivery.ledger.mark_reconciled(run_)
     return {

@@ -1,8 +1,8 @@
 """Great Expectations over a partition's figures: the suite of its table in schemas/expectations/ must hold.
 
-The only module that imports great_expectations (1.3 s of CPU and 140 MB, once a process; judging takes 0.05 s whatever
-the partition's size). A result is never taken unread: an expectation that raised, was not evaluated or is not in the
-answer is told apart from one that holds, and none of these passes.
+The only module that imports great_expectations (3.4 to 3.9 s of CPU on a busy machine and 133 MB, once a process;
+judging takes 0.05 s whatever the partition's size). A result is never taken unread: an expectation that raised, was not
+evaluated or is not in the answer is told apart from one that holds, and none of these passes.
 """
 
 import contextlib

@@ -325,13 +325,22 @@ def test_a_catalog_uploaded_again_is_a_new_snapshot_and_the_push_uses_it(shop):
         for entry in users.files
         if entry.rows
     )
-    row = {"user_id": user, "action": "upsert", "reason": "has_recommendations", "item": [1, 2, 3], "part": 0}
+    row = {
+        "user_id": user,
+        "action": "upsert",
+        "reason": "has_recommendations",
+        "item": [1, 2, 3],
+        "part": 0,
+        "variant": "",
+    }
     rows = [CHUNKS.schema.empty_table().from_pylist([row] if n == bucket else [], CHUNKS.schema) for n in range(4)]
     entries = [plan.write(part, bucket=n) for n, part in enumerate(rows)]
     planned = plan.publish(entries, inputs=[], parameters={})
 
     def pushed():
-        chunk = read_chunk(lake, planned, users, ChunkPlan(0, bucket, 0, 1, 0), slots=3, min_items=1)
+        chunk = read_chunk(
+            lake, planned, users, newest_catalog(lake, DATE), ChunkPlan(0, bucket, 0, 1, 0), slots=3, min_items=1
+        )
         return {row["item_id"]: str(row["price"]) for row in chunk.catalog.to_pylist()}, chunk.items.tolist()
 
     prices, items = pushed()

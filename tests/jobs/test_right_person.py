@@ -15,7 +15,7 @@ import pytest
 
 from jobs import export_table, finish_build, fold_profiles, index_items, plan_push, recommend_items
 from jobs.delivery import chunk_rows
-from jobs.delivery.chunk_rows import read_chunk
+from jobs.delivery.chunk_rows import newest_catalog, read_chunk
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.timing import utc_now
 from jobs.lake.item_index import read_index, to_items
@@ -184,7 +184,7 @@ def check_pushed(lake: Lake, people: People, ledger: str) -> int:
     index, pushed = read_index(lake), []
     _, chunks, _ = Ledger(ledger, utc_now).plan(Run("spring", DATE))
     for chunk in chunks:
-        rows = read_chunk(lake, plan, users, chunk, slots=3, min_items=3)
+        rows = read_chunk(lake, plan, users, newest_catalog(lake, DATE), chunk, slots=3, min_items=3)
         user = np.char.replace(rows.user_ids.to_numpy(zero_copy_only=False).astype("U"), "user-", "").astype(int)
         assert (rows.counts == 3).all()
         names = index.take(pa.array(rows.items)).to_numpy(zero_copy_only=False).astype("U").reshape(-1, 3)

@@ -160,7 +160,7 @@ class SmallShop:
             pa.table(
                 {
                     "user_id": list(lists), "action": ["upsert", "upsert", "clear", "upsert"], "reason": ["x"] * 4,
-                    "item": list(lists.values()), "part": [0] * 4,
+                    "item": list(lists.values()), "held": [None] * 4, "part": [0] * 4, "variant": [""] * 4,
                 },
                 schema=CHUNKS.schema,
             ),
@@ -172,6 +172,7 @@ class SmallShop:
                 {
                     "user_id": list(lists), "chunk": [0] * 4, "item": list(lists.values()),
                     "outcome": ["delivered", "delivered", "cleared", "quarantined"], "reason": [None] * 4,
+                    "content": [None] * 4,
                 },
                 schema=RECEIPTS.schema,
             ),
@@ -183,7 +184,7 @@ class SmallShop:
         rows = pa.table(
             {
                 "user_id": ["ann", "bob", "cem", "dan"], "item": lists, "score": [[1.0] * len(one) for one in lists],
-                "outcome": ["recommended"] * 4,
+                "source": [[0] * len(one) for one in lists], "outcome": ["recommended"] * 4,
             },
             schema=RECOMMENDATIONS.schema,
         )  # fmt: skip

@@ -48,21 +48,26 @@ def check_sample(delivery: Delivery, receipts: Manifest) -> int:
 
 
 def _sample(delivery: Delivery, receipts: Manifest) -> dict[str, str]:
-    """Draw delivered users from one bucket; give address -> the digest that the contact must hold."""
+    """Draw delivered users; give address -> the digest that the contact must hold.
+
+    Buckets are visited in a drawn order until the sample is full: a large night reads one of them, a small one
+    reads all, and so every contact.
+    """
     draw = np.random.default_rng(delivery.run.send_date.toordinal())
-    buckets = sorted({entry.bucket for entry in receipts.files})
-    if not buckets:
-        return {}
-    bucket = int(draw.choice(buckets))
-    rows = delivery.lake.read(receipts, bucket=bucket, columns=["user_id", "outcome", "content"])
-    rows = rows.filter(pc.equal(rows["outcome"], "delivered"))
-    rows = rows.take(pa.array(draw.permutation(len(rows))[:ADDRESSES_PER_SEARCH]))
     users = delivery.lake.manifest(Partition("users", delivery.run.send_date))
-    people = delivery.lake.read(users, bucket=bucket, columns=["user_id", "email"])
-    where = pc.index_in(rows["user_id"], value_set=people["user_id"].combine_chunks())
-    addresses = people["email"].take(where).to_pylist()
-    digests = [base64.urlsafe_b64encode(_high_bytes(one)).decode() for one in rows["content"].to_pylist()]
-    return dict(zip(addresses, digests, strict=True))
+    sample: dict[str, str] = {}
+    for bucket in draw.permutation(sorted({entry.bucket for entry in receipts.files})).tolist():
+        rows = delivery.lake.read(receipts, bucket=bucket, columns=["user_id", "outcome", "content"])
+        rows = rows.filter(pc.equal(rows["outcome"], "delivered"))
+        rows = rows.take(pa.array(draw.permutation(len(rows))[: ADDRESSES_PER_SEARCH - len(sample)]))
+        people = delivery.lake.read(users, bucket=bucket, columns=["user_id", "email"])
+        where = pc.index_in(rows["user_id"], value_set=people["user_id"].combine_chunks())
+        addresses = people["email"].take(where).to_pylist()
+        digests = [base64.urlsafe_b64encode(_high_bytes(one)).decode() for one in rows["content"].to_pylist()]
+        sample.update(zip(addresses, digests, strict=True))
+        if len(sample) >= ADDRESSES_PER_SEARCH:
+            break
+    return sample
 
 
 def _high_bytes(content: int) -> bytes:

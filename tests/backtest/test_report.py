@@ -55,5 +55,5 @@ def test_each_model_has_a_name_of_its_own():
     assert len({label(model) for model in models}) == len(set(models)) > 5
     assert label(LONG) == (
         "ease regularisation=7.5 popularity=0.25 + (cooccurrence item_exponent=0.5 user_exponent=1 other_exponent=0.2 "
-        "shrinkage=3) cooccurrence_share=0.5"
+        "shrinkage=3 sharpened=400) cooccurrence_share=0.5"
     )

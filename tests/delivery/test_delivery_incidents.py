@@ -561,7 +561,7 @@ def test_a_contact_that_does_not_hold_what_was_confirmed_stops_the_send(night):
         held = night.provider.contacts[address(user)]
         before = held[content]
         held[content] = "somebody"
-        with pytest.raises(GateError, match="^1 of "):
+        with pytest.raises(GateError, match=r"^1 of "):
             reconcile(night.delivery)
         assert not night.ledger.is_reconciled(RUN)
         held[content] = before

@@ -34,12 +34,10 @@ from scipy import sparse
 
 from bench.quality_data import Data, read
 from bench.quality_peers import PEERS, DoesNotFitError, N, Peer, rank
-from jobs.lake.list_columns import rank_within
 from jobs.ranking.choose import choose
-from jobs.ranking.cooccurrence import keep_pairs, row_of
 from jobs.ranking.item_model import fit
 from jobs.ranking.metrics import measure
-from jobs.ranking.rank_users import fill_up, lists_of, rank_users
+from jobs.ranking.rank_users import fill_up, lists_of, nearest, rank_users
 from jobs.ranking.validation import ITEMS_PER_USER, Fold, Weighting, folds
 from schemas.errors import RymlError
 from schemas.item_models import CooccurrenceModel
@@ -148,24 +146,19 @@ def by_ryml(data: Data, held_back: list[Fold], threads: int) -> tuple[sparse.csr
     lists = lists_of(model, train.shape[1], DEPTH, threads=threads)
     fitted = time.perf_counter()
     # What a user has is left out whole; what speaks for them is capped.
-    ranked = rank_users(data.train.matrix(choice.recipe.history)[data.test_users], lists, N, threads=threads)
+    used = lists if choice.recipe.neighbours is None else nearest(lists, choice.recipe.neighbours)
+    ranked = rank_users(data.train.matrix(choice.recipe.history)[data.test_users], used, N, threads=threads)
     scored = time.perf_counter()
     history = data.train.matrix(choice.recipe.history)[data.test_users]
     as_published = {
         f"recall@{N}_of_lists_of_{depth}": round(recall_of(data, rank_users(history, short, N, threads=threads)), 5)
-        for depth, short in ((depth, published(lists, depth)) for depth in PUBLISHED_DEPTHS)
+        for depth, short in ((depth, nearest(lists, depth)) for depth in PUBLISHED_DEPTHS)
     }
     return ranked, seconds(started, chosen, fitted, scored) | as_published | {
         "settings": choice.recipe.model_dump(exclude_defaults=True),
         "tried": len(choice.trials),
         "folds": len(held_back),
     }
-
-
-def published(lists: sparse.csr_array, depth: int) -> sparse.csr_array:
-    """Cut lists as the tables of correlations have them: scores above 0, the first `depth`."""
-    positive = keep_pairs(lists, lists.data > 0)
-    return keep_pairs(positive, rank_within(row_of(positive)) < depth)
 
 
 def recall_of(data: Data, ranked: sparse.csr_array) -> float:

@@ -16,7 +16,7 @@ from scipy import sparse
 from jobs.ranking import ease
 from jobs.ranking.item_model import fit
 from jobs.ranking.metrics import RankingFigures, RankingSums, measure
-from jobs.ranking.rank_users import fill_up, lists_of, rank_users
+from jobs.ranking.rank_users import fill_up, lists_of, nearest, rank_users
 from jobs.ranking.validation import Fold, Interactions, Weighting
 from schemas.item_models import COSINE, CooccurrenceModel, EaseModel, ItemModelSettings
 
@@ -41,6 +41,7 @@ SHARES = (0.15, 0.35, 0.6)
 SHARPENINGS = (0.5, 1.0, 2.0)
 POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
+NEIGHBOURS = (50, 20)
 
 
 class Recipe(BaseModel):
@@ -51,6 +52,8 @@ class Recipe(BaseModel):
     model: ItemModelSettings
     learn: Weighting = Weighting()
     history: Weighting = Weighting()
+    # How many of each item's correlated items speak, those below 0 left out; None: all that are listed, with their sign.
+    neighbours: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[Cooccurrence
         best = walk.climb(best, _fading_steps, max(tries // 3, 4))
     if any((fold.learn.times > 1).any() for fold in folds):
         best = walk.climb(best, _repeat_steps, 2)
+    best = walk.climb(best, _neighbour_steps, len(NEIGHBOURS))
     return Choice(best, tuple(walk.trials.values()))
 
 
@@ -104,6 +108,8 @@ def ranked_by(
     """Fit a recipe and rank for some users; short lists are filled with what is popular."""
     model = fit(learn.matrix(recipe.learn), recipe.model, threads=threads)
     lists = lists_of(model, learn.shape[1], depth, threads=threads)
+    if recipe.neighbours is not None:
+        lists = nearest(lists, recipe.neighbours)
     history = learn.matrix(recipe.history)[users]
     popularity = np.bincount(learn.item, minlength=learn.shape[1]).astype(np.float64)
     return fill_up(rank_users(history, lists, n, threads=threads), history, popularity, n, threads=threads)
@@ -224,6 +230,13 @@ def _popularity_steps(recipe: Recipe) -> Iterator[Recipe]:
     for near in (place, place - 1) if recipe.model.popularity == 0 else (place + 1, place - 1):
         if 0 <= near < len(POPULARITIES):
             yield _with(recipe, popularity=POPULARITIES[near])
+
+
+def _neighbour_steps(recipe: Recipe) -> Iterator[Recipe]:
+    """Fewer of each item's correlated items: what is said of the near ones is trusted more."""
+    fewer = [n for n in NEIGHBOURS if recipe.neighbours is None or n < recipe.neighbours]
+    if fewer:
+        yield recipe.model_copy(update={"neighbours": fewer[0]})
 
 
 def _repeat_steps(recipe: Recipe) -> Iterator[Recipe]:

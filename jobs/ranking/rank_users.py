@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from jobs.lake.list_columns import rank_within
+from jobs.ranking.cooccurrence import keep_pairs, row_of
 from jobs.ranking.item_model import ItemModel
 from jobs.ranking.sparse_product import top_n_product
 
@@ -22,6 +24,12 @@ def lists_of(model: ItemModel, items: int, depth: int, *, signed: bool = True, t
         for first in range(0, items, _BLOCK_ITEMS)
     ]
     return _int32(sparse.vstack(blocks, format="csr", dtype=np.float32))
+
+
+def nearest(lists: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Cut lists (items, items), each best first, to the first n scores above 0."""
+    positive = keep_pairs(lists, lists.data > 0)
+    return keep_pairs(positive, rank_within(row_of(positive)) < n)
 
 
 def rank_users(history: sparse.csr_array, lists: sparse.csr_array, n: int, *, threads: int = 1) -> sparse.csr_array:

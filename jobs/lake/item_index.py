@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,13 +28,19 @@ def to_items(index: pa.StringArray, item_ids: pa.ChunkedArray) -> pa.Int32Array:
 
     Raises: StorageError if an id is not in the index.
     """
-    items = pc.index_in(item_ids, value_set=index)
-    if items.null_count:
+    # Looked up the other way round: a hash table of a bucket's few distinct ids is made, not one of the whole index
+    # (200,000 ids: 115 ms, for each of the buckets).
+    coded = pa.chunked_array(item_ids.chunks, pa.string()).combine_chunks().dictionary_encode()
+    place = pc.index_in(index, value_set=coded.dictionary)
+    known = np.flatnonzero(place.is_valid())
+    item_of = np.full(len(coded.dictionary), -1, np.int32)
+    item_of[place.drop_null().to_numpy()] = known
+    items = item_of[coded.indices.to_numpy()] if len(coded) else np.empty(0, np.int32)
+    if missing := int((items < 0).sum()):
         raise StorageError(
-            f"{items.null_count} of {len(items)} item ids are not in the item index; run index_items for the date first"
+            f"{missing} of {len(items)} item ids are not in the item index; run index_items for the date first"
         )
-    combined = items.combine_chunks() if isinstance(items, pa.ChunkedArray) else items
-    return combined.cast(pa.int32())
+    return pa.array(items, pa.int32())
 
 
 def append_items(lake: Lake, new_ids: Iterable[pa.ChunkedArray], run_id: str) -> Manifest:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from bench.quality import arguments, main, published
+from bench.quality import arguments, main
 from bench.quality_data import read
 from bench.quality_peers import PEERS, DoesNotFitError, rank
+from jobs.ranking.rank_users import nearest
 from schemas.errors import ConfigError
 
 # implicit asks for one BLAS thread at import; the figures do not depend on it.
@@ -180,8 +181,8 @@ def test_peers_rank_without_what_is_known_ties_by_item():
 
 def test_lists_are_cut_as_they_are_published():
     lists = sparse.csr_array((np.array([3, 2, -1, -4], np.float32), [1, 2, 3, 0], [0, 3, 3, 4]), shape=(3, 4))
-    assert published(lists, 1).toarray().tolist() == [[0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    assert published(lists, 9).nnz == 2
+    assert nearest(lists, 1).toarray().tolist() == [[0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert nearest(lists, 9).nnz == 2
 
 
 def test_an_unknown_model_is_named(tmp_path):

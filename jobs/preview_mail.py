@@ -96,7 +96,8 @@ def user_fields(lake: Lake, settings: Campaign, ledger: Ledger, date: dt.date, u
     names = all_fields(settings.slots)
     email = found["email"].combine_chunks()
     uids = keyed_hash(pc.binary_join_element_wise(found["user_id"].combine_chunks(), email, "\n"), ledger.key(UID_KEY))
-    urls = linked_urls(catalog, settings.slots, LinkTokens(settings.name, ledger.key(LINK_KEY)))
+    shown = [np.arange(len(catalog))] * settings.slots
+    urls = linked_urls(catalog, shown, LinkTokens(settings.name, ledger.key(LINK_KEY)))
     own = {name: own_field(name, settings.mail.field_prefix) for name in names}
     contact = render_contacts(
         emails=email,
@@ -104,7 +105,7 @@ def user_fields(lake: Lake, settings: Campaign, ledger: Ledger, date: dt.date, u
         slot_rows=[np.array([rows[slot] if slot < len(rows) else -1]) for slot in range(settings.slots)],
         counts=np.array([len(rows)]),
         contents=uids,
-        fragments=slot_fragments(item_values(catalog), settings.slots, own, urls=urls),
+        fragments=slot_fragments(item_values(catalog), shown, own, urls=urls),
         field_ids=own,
         run=date.isoformat(),
     )

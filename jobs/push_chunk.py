@@ -168,7 +168,8 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     Who holds the very content already is only stamped: the send's date, and the digest that it expects.
     """
     uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    used, slot_rows = only_used(rows.slot_rows)
+    used = used_rows(rows.slot_rows, len(rows.catalog))
+    slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
     catalog = rows.catalog.take(pa.array(used))
     values = item_values(catalog)
     contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
@@ -177,10 +178,10 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     slots = delivery.campaign.slots
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
     # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
-    carried, slot_rows = only_used([np.where(lane == CONTENT, slot, -1) for slot in slot_rows])
-    values = {part: texts.take(pa.array(carried)) for part, texts in values.items()}
-    urls = linked_urls(catalog.take(pa.array(carried)), slots, tokens)
-    fragments = slot_fragments(values, slots, field_ids, urls=urls)
+    carried = [used_rows([slot[lane == CONTENT]], len(catalog)) for slot in slot_rows]
+    slot_rows = [places_in(some, slot, len(catalog)) for some, slot in zip(carried, slot_rows, strict=True)]
+    urls = linked_urls(catalog, carried, tokens)
+    fragments = slot_fragments(values, carried, field_ids, urls=urls)
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
@@ -211,13 +212,20 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     )
 
 
-def only_used(
-    slot_rows: Sequence[npt.NDArray[np.int64]],
-) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
-    """Give the catalog rows that occur in any slot, in order, and the slots as rows of these; -1 stays."""
-    used = np.unique(np.concatenate(slot_rows))
-    used = used[used >= 0]
-    return used, [np.where(slot < 0, -1, np.searchsorted(used, slot)) for slot in slot_rows]
+def used_rows(slots: Sequence[npt.NDArray[np.int64]], size: int) -> npt.NDArray[np.int64]:
+    """Give the rows of a table of `size` that occur in any slot, in order; -1 is no row."""
+    is_used = np.zeros(size + 1, np.bool_)
+    for rows in slots:
+        is_used[rows] = True
+    return np.flatnonzero(is_used[:size])
+
+
+def places_in(used: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Turn rows of a table of `size` into places among those that are used; -1 for no row and one that is not."""
+    place = np.full(size + 1, -1)
+    place[used] = np.arange(len(used))
+    found: npt.NDArray[np.int64] = place[rows]
+    return found
 
 
 if __name__ == "__main__":

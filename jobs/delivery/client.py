@@ -99,10 +99,10 @@ class MailProvider(Protocol):
     def delete_list(self, list_id: str) -> None:
         """Delete a list, not its contacts; a list that is gone already is fine."""
 
-    def upsert(self, body: str) -> str:
+    def upsert(self, body: bytes) -> str:
         """Queue contacts; return the id of the import job.
 
-        `body` is a JSON document {"list_ids": [...], "contacts": [...]} and is sent as it is, in UTF-8, so that the
+        `body` is a JSON document {"list_ids": [...], "contacts": [...]} and is sent as it is, so that the
         bytes counted are the bytes sent. Accepted is not stored: only import_job tells.
         """
 

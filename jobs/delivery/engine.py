@@ -125,7 +125,7 @@ class Pusher:
                 )
             )
             try:
-                upsert = lambda body=body: self.provider.upsert(body.text)  # noqa: E731
+                upsert = lambda body=body: self.provider.upsert(body.content)  # noqa: E731
                 job_id, ticket = self.calls.write("upsert", ticket.subject, upsert, ticket)
             except (BadContentMailError, TooLargeMailError) as error:
                 self._halve(sheet, request, sent, tries, error)

@@ -37,21 +37,27 @@ _PLAIN: Final = (
 _BRACES: Final = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})")
 
 
+Rows = npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Body:
-    """One request: its bytes as text and the rows (start, stop) of the rendered table that it carries."""
+    """One request: its bytes and the rows (start, stop) of the rendered table that it carries."""
 
-    text: str
+    content: bytes
     start: int
     stop: int
-    size: int  # bytes
     sha256: str
 
     @classmethod
-    def of(cls, text: str, start: int, stop: int) -> Self:
-        """Measure and hash the text once."""
-        data = text.encode()
-        return cls(text, start, stop, len(data), hashlib.sha256(data).hexdigest())
+    def of(cls, content: bytes, start: int, stop: int) -> Self:
+        """Hash the content once."""
+        return cls(content, start, stop, hashlib.sha256(content).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.content)
 
 
 def item_values(catalog: pa.Table) -> dict[str, pa.StringArray]:
@@ -72,8 +78,8 @@ def _prices(catalog: pa.Table) -> pa.StringArray:
     return pa.array(shown, pa.string()).take(found.indices)
 
 
-def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.StringArray]:
-    """Give each link as JSON text with its token, one array per slot; null where a link stays as it is.
+def linked_urls(catalog: pa.Table, slot_rows: Sequence[Rows], tokens: LinkTokens) -> list[pa.StringArray]:
+    """Give the links of some rows for each slot, as JSON text with their tokens; null where a link stays as it is.
 
     The same as `around_token`, for all links at once: the token is the last parameter, before a fragment.
     """
@@ -84,44 +90,42 @@ def linked_urls(catalog: pa.Table, slots: int, tokens: LinkTokens) -> list[pa.St
     before = _join([address, mark, f"{PARAMETER}="])
     length = pc.add(pc.add(pc.utf8_length(before), pc.utf8_length(after)), TOKEN_CHARACTERS)
     is_linked = pc.and_(pc.not_equal(url, ""), pc.less_equal(length, TEXT_LIMIT))
-    opening = pc.utf8_slice_codeunits(_json_texts(before), 0, -1)
+    # Nothing joined with a text is nothing.
+    opening = pc.if_else(is_linked, pc.utf8_slice_codeunits(_json_texts(before), 0, -1), pa.scalar(None, pa.string()))
     closing = pc.utf8_slice_codeunits(_json_texts(after), 1)
-    nothing = pa.scalar(None, pa.string())
+    item_ids = catalog["item_id"].combine_chunks()
     return [
-        pc.if_else(is_linked, _join([opening, tokens.of(catalog["item_id"], slot), closing]), nothing)
-        for slot in range(1, slots + 1)
+        _join([opening.take(rows), tokens.of(item_ids.take(rows), slot), closing.take(rows)])
+        for slot, rows in enumerate(map(pa.array, slot_rows), 1)
     ]
 
 
 def slot_fragments(
     values: Mapping[str, pa.StringArray],
-    slots: int,
+    slot_rows: Sequence[Rows],
     field_ids: Mapping[str, str],
     *,
     blank: str | None = NEUTRAL,
     urls: Sequence[pa.StringArray] | None = None,
 ) -> list[pa.StringArray]:
-    """Render each item's fields (`item_values`) once per slot; the last entry of each array is the empty slot.
+    """Render the fields (`item_values`) of some items for each slot; the last entry of each array is the empty slot.
 
     `blank` stands for whatever is empty (None: a null, which clears the value where the provider takes one). `urls`
-    are `linked_urls`, if links carry tokens.
+    are `linked_urls` of the same rows, if links carry tokens.
 
-    Shapes: `slots` arrays of (catalog rows + 1).
+    Shapes: slot_rows has an array of catalog rows for each slot: an item is rendered for the slots it stands in, no
+            more. The answer's arrays are one longer each.
     """
     nothing = json.dumps(blank)
-    columns = {}
-    for part in SLOT_PARTS:
-        filled = pc.if_else(pc.equal(values[part], '""'), nothing, values[part])
-        columns[part] = pa.concat_arrays([filled, pa.array([nothing])])
-    plain_urls = columns["url"]
+    filled = {part: pc.if_else(pc.equal(values[part], '""'), nothing, values[part]) for part in SLOT_PARTS}
     fragments = []
-    for slot in range(1, slots + 1):
-        if urls is not None:
-            linked = pa.concat_arrays([urls[slot - 1], pa.array([None], pa.string())])
-            columns["url"] = pc.coalesce(linked, plain_urls)
+    for slot, rows in enumerate(map(pa.array, slot_rows), 1):
         pieces: list[pa.Array | str] = []
         for part in SLOT_PARTS:
-            pieces += [f',"{field_ids[slot_field(slot, part)]}":', columns[part]]
+            texts = filled[part].take(rows)
+            if part == "url" and urls is not None:
+                texts = pc.coalesce(urls[slot - 1], texts)
+            pieces += [f',"{field_ids[slot_field(slot, part)]}":', pa.concat_arrays([texts, pa.array([nothing])])]
         fragments.append(_join(pieces))
     return fragments
 
@@ -196,8 +200,9 @@ def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Bo
 
     Raises: ValueError if one contact alone is over the limit (the field limits make that impossible).
     """
-    head = f'{{"list_ids":{json.dumps(list(list_ids))},"contacts":[' if list_ids else '{"contacts":['
-    room = MAX_BYTES - len(head) - len("]}")
+    lists = f'"list_ids":{json.dumps(list(list_ids))},' if list_ids else ""
+    head, tail = f'{{{lists}"contacts":['.encode(), b"]}"
+    room = MAX_BYTES - len(head) - len(tail)
     ends = np.cumsum(pc.binary_length(contacts).to_numpy() + 1)  # 1: the comma
     start, total = 0, len(contacts)
     while start < total:
@@ -205,7 +210,9 @@ def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Bo
         stop = min(int(np.searchsorted(ends, before + room, side="right")), start + MAX_CONTACTS)
         if stop == start:
             raise ValueError(f"one contact takes more than {room} bytes; expected the field limits to prevent that")
-        yield Body.of(head + ",".join(contacts[start:stop].to_pylist()) + "]}", start, stop)
+        some = contacts[start:stop].cast(pa.binary())
+        joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), b",")
+        yield Body.of(head + joined[0].as_py() + tail, start, stop)
         start = stop
 
 

@@ -120,9 +120,9 @@ def test_a_resumed_chunk_sends_the_same_bytes_although_the_catalog_changed(base,
     repeated = [body for _, body in night.provider.upserts if body == first]
     assert len(repeated) == 2, "the request in flight is repeated, byte for byte"
     assert len(night.provider.upserts) > 3
-    assert not any("7.00" in body for _, body in night.provider.upserts)
+    assert not any(b"7.00" in body for _, body in night.provider.upserts)
     push_chunk(night.delivery, 1)  # a chunk that nobody began takes the newest
-    assert "7.00" in night.provider.upserts[-1][1]
+    assert b"7.00" in night.provider.upserts[-1][1]
 
 
 def test_a_worker_that_wakes_after_its_replacement_sends_nothing(night, monkeypatch):

@@ -134,7 +134,7 @@ def test_a_full_push_carries_all(base, tmp_path, ledger):
     night = Night(base, tmp_path / "lake", ledger)
     night.run()
     send_tomorrow(night, is_full=True)
-    assert sum(body.count("Title of") for _, body in night.provider.upserts) >= len(MAILED)
+    assert sum(body.count(b"Title of") for _, body in night.provider.upserts) >= len(MAILED)
 
 
 def test_a_changed_price_is_pushed_to_everybody_who_has_the_item(base, tmp_path, ledger):

@@ -86,7 +86,7 @@ def night(base, folder, seed):
         provider = SendGridProvider(server.api_key, server.host)
         ids = provider.ensure_fields(all_fields(SLOTS))
         contacts = [{"email": address(user), "custom_fields": stale_fields(ids)} for user in PLAN]
-        provider.upsert(json.dumps({"contacts": contacts}))
+        provider.upsert(json.dumps({"contacts": contacts}).encode())
         server.wait_until_idle()
         server.provider.faults.replace(FaultSettings(seed=seed, **FAULTS))
         yield server, ids

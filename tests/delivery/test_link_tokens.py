@@ -4,6 +4,7 @@ import json
 import re
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -65,8 +66,9 @@ def test_the_push_puts_tokens_into_links_alone() -> None:
     catalog = catalog_table()
     ids = {name: name for name in all_fields(SLOTS)}
     values = item_values(catalog)
-    plain = slot_fragments(values, SLOTS, ids)
-    linked = slot_fragments(values, SLOTS, ids, urls=linked_urls(catalog, SLOTS, TOKENS))
+    every = [np.arange(len(catalog))] * SLOTS
+    plain = slot_fragments(values, every, ids)
+    linked = slot_fragments(values, every, ids, urls=linked_urls(catalog, every, TOKENS))
     seen = set()
     for slot in range(1, SLOTS + 1):
         for row in range(len(catalog) + 1):
@@ -91,7 +93,7 @@ def test_the_push_puts_tokens_into_links_alone() -> None:
 def test_what_is_empty_is_written_as_the_provider_needs_it(blank: str | None, text: str) -> None:
     values = {part: pa.array(['"x"', '""']) for part in ("title", "url", "image", "price")}
     ids = {name: name for name in all_fields(1)}
-    fragments = slot_fragments(values, 1, ids, blank=blank)[0].to_pylist()
+    fragments = slot_fragments(values, [np.arange(2)], ids, blank=blank)[0].to_pylist()
     assert fragments[0].count('"x"') == 4
     assert (
         fragments[1]

@@ -168,7 +168,7 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
         slot_rows=[np.array([items[s] if s < len(items) else -1 for items in lists]) for s in range(slots)],
         counts=np.array([len(items) for items in lists]),
         contents=uids,
-        fragments=slot_fragments(item_values(catalog), slots, ids),
+        fragments=slot_fragments(item_values(catalog), [np.arange(len(catalog))] * slots, ids),
         field_ids=ids,
         run="2026-11-02",
     )
@@ -181,10 +181,10 @@ def test_bodies_hold_every_contact_once_with_every_slot(lists, max_contacts):
     assert [body.start for body in bodies[1:]] == [body.stop for body in bodies[:-1]]
     values, sent = item_values(catalog), []
     for body in bodies:
-        parsed = json.loads(body.text)
+        parsed = json.loads(body.content)
         assert parsed["list_ids"] == ["list-1"]
         assert len(parsed["contacts"]) == body.stop - body.start <= max_contacts
-        assert body.size == len(body.text.encode())
+        assert body.size == len(body.content)
         sent += parsed["contacts"]
     assert len(sent) == len(lists)
     for number, (contact, items) in enumerate(zip(sent, lists, strict=True)):

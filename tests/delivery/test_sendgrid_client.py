@@ -38,7 +38,7 @@ def upsert(provider: SendGridProvider, addresses: list[str], list_id: str, title
     ids = provider.ensure_fields(NAMES)
     values = {ids[name]: "" for name in NAMES} | {ids["ryml_1_title"]: title, ids["ryml_run"]: "2026-01-05"}
     contacts = [{"email": address, "custom_fields": values} for address in addresses]
-    return provider.upsert(json.dumps({"list_ids": [list_id], "contacts": contacts}, ensure_ascii=False))
+    return provider.upsert(json.dumps({"list_ids": [list_id], "contacts": contacts}, ensure_ascii=False).encode())
 
 
 def finished(provider: SendGridProvider, job_id: str) -> ImportJob:
@@ -106,7 +106,7 @@ def test_a_body_goes_out_as_it_is_in_utf8(rehearsal_server: RehearsalServer, pro
     ids = provider.ensure_fields(["ryml_1_title"])
     fields = '{"%s":"Кофе"}'.replace("%s", ids["ryml_1_title"])
     body = f'{{"contacts":[{{"email":"a@example.com",  "custom_fields":{fields}}}]}}'
-    provider.upsert(body)
+    provider.upsert(body.encode())
     sent = [exchange for exchange in rehearsal_server.exchanges if exchange.method == "PUT"]
     assert [exchange.body for exchange in sent] == [body.encode()]
     assert sent[0].content_type == "application/json; charset=utf-8"
@@ -238,7 +238,7 @@ def test_answers_become_the_errors_of_the_schema(
     failing_server.fault = answering(status, body, headers)
     provider = SendGridProvider(failing_server.api_key, failing_server.host, clock=lambda: 1000.0)
     with pytest.raises(MailError) as caught:
-        provider.upsert('{"contacts":[]}')
+        provider.upsert(b'{"contacts":[]}')
     assert isinstance(caught.value, kind)
     message = str(caught.value)
     assert str(status) in message

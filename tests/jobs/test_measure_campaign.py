@@ -214,7 +214,7 @@ class SmallShop:
         list_id, ids = provider.ensure_list("spring"), provider.ensure_fields(all_fields(6))
         fields = dict.fromkeys(ids.values(), "")
         contacts = [{"email": f"{name}@example.com", "custom_fields": fields} for name in ("ann", "bob")]
-        provider.upsert(json.dumps({"list_ids": [list_id], "contacts": contacts}))
+        provider.upsert(json.dumps({"list_ids": [list_id], "contacts": contacts}).encode())
         self.server.wait_until_idle()
         send = provider.create_draft(
             name="spring", list_id=list_id, subject="Hi", html="<a href='{{{unsubscribe}}}'>x</a>", text="x",

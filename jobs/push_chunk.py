@@ -178,10 +178,15 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     slots = delivery.campaign.slots
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
     # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
-    carried = [used_rows([slot[lane == CONTENT]], len(catalog)) for slot in slot_rows]
-    slot_rows = [places_in(some, slot, len(catalog)) for some, slot in zip(carried, slot_rows, strict=True)]
-    urls = linked_urls(catalog, carried, tokens)
-    fragments = slot_fragments(values, carried, field_ids, urls=urls)
+    carrying = [np.where(lane == CONTENT, slot, -1) for slot in slot_rows]
+    some = used_rows(carrying, len(catalog))
+    carrying = [places_in(some, slot, len(catalog)) for slot in carrying]
+    carried = [used_rows([slot], len(some)) for slot in carrying]
+    slot_rows = [places_in(items, slot, len(some)) for items, slot in zip(carried, carrying, strict=True)]
+    urls = linked_urls(catalog.take(pa.array(some)), carried, tokens)
+    fragments = slot_fragments(
+        {part: texts.take(pa.array(some)) for part, texts in values.items()}, carried, field_ids, urls=urls
+    )
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:

@@ -75,15 +75,17 @@ def read_chunk(
     # A catalog that came after the build may have items that the index does not: nobody was recommended these.
     known = pc.is_in(catalog["item_id"], value_set=index)
     listed = catalog.filter(known)
-    catalog = listed.filter(pc.greater(listed["stock"], 0))
+    place = to_items(index, listed["item_id"]).to_numpy()
+    in_stock = pc.greater(listed["stock"], 0).to_numpy()
+    catalog = listed.filter(pa.array(in_stock))
     row_of_item = np.full(len(index), -1)
-    row_of_item[to_items(index, catalog["item_id"]).to_numpy()] = np.arange(len(catalog))
+    row_of_item[place[in_stock]] = np.arange(len(catalog))
 
     user = np.repeat(np.arange(len(planned)), lengths(planned["item"]))
     items = flat(planned["item"]).astype(np.int64)
     buyable = row_of_item[items] >= 0
     if look is not None:
-        buyable &= look.still_fits(user, items, user_ids=user_ids, catalog=listed, index=index)
+        buyable &= look.still_fits(user, items, user_ids=user_ids, catalog=listed, place=place, index=index)
     user, items = user[buyable], items[buyable]
     counts = np.bincount(user, minlength=len(planned))
     enough = counts >= min_items

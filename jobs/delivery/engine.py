@@ -7,6 +7,7 @@ answer was never heard is repeated. Its bytes are the same, because the chunk's 
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from jobs.delivery.client import ImportJob, MailProvider
 from jobs.delivery.ledger import Claim
+from jobs.delivery.payload import Body
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.receipt_files import ReceiptFiles
 from jobs.delivery.request_book import Request, RequestBook
@@ -64,6 +66,8 @@ class Pusher:
     _bad_rows: int = field(init=False, default=0)
     _bytes_a_row: float = field(init=False, default=1_500)
     _waiting: list[_Waiting] = field(init=False, default_factory=list)
+    # Renders the next request while the provider takes this one in.
+    _ahead: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "render"))
 
     def push(self, sheet: Sheet) -> bool:
         """Push what is open of a sheet; say whether all of it is confirmed (else the deadline passed).
@@ -72,10 +76,11 @@ class Pusher:
         replaced.
         """
         covered = self._resume(sheet)
-        for lane in range(len(sheet.lanes)):
-            self._send(sheet, np.flatnonzero((sheet.lane == lane) & ~covered))
-        while self._waiting:
-            self._finish(sheet, self._waiting.pop(0))
+        with self._ahead:
+            for lane in range(len(sheet.lanes)):
+                self._send(sheet, np.flatnonzero((sheet.lane == lane) & ~covered))
+            while self._waiting:
+                self._finish(sheet, self._waiting.pop(0))
         counts = self.counts()
         confirmed = sum(counts[outcome] for outcome in RECEIPT_OUTCOMES)
         if confirmed != len(sheet) and not (confirmed < len(sheet) and self.calls.is_late):
@@ -104,10 +109,13 @@ class Pusher:
 
     def _send(self, sheet: Sheet, positions: Positions, tries: int = 1) -> None:
         """Send rows of one lane in as many requests as they need; past the deadline they stay unsent."""
+        rendered: Future[Body] | None = None
         while len(positions) and not self.calls.is_late:
-            body = sheet.first_body(positions, self._bytes_a_row)
+            body = rendered.result() if rendered else sheet.first_body(positions, self._bytes_a_row)
             self._bytes_a_row = body.size / body.stop
             sent, positions = positions[: body.stop], positions[body.stop :]
+            if len(positions):
+                rendered = self._ahead.submit(sheet.first_body, positions, self._bytes_a_row)
             entry = self.files.write(f"{self.claim.epoch:03d}-{self._next:05d}", sheet.receipt(sent))
             request = Request(
                 self.claim.plan.chunk, self.claim.epoch, self._next, "intended", len(sent), None, asdict(entry)

@@ -40,13 +40,20 @@ class LastLook:
     until: dt.datetime
 
     def still_fits(
-        self, user: Int64s, item: Int64s, *, user_ids: pa.StringArray, catalog: pa.Table, index: pa.StringArray
+        self,
+        user: Int64s,
+        item: Int64s,
+        *,
+        user_ids: pa.StringArray,
+        catalog: pa.Table,
+        place: npt.NDArray[np.int32],
+        index: pa.StringArray,
     ) -> Bools:
         """Mark the recommended items that may still be mailed.
 
-        Shapes: user (rows of user_ids) and item are parallel, as is the answer; catalog has only items of the index.
+        Shapes: user (rows of user_ids) and item are parallel, as is the answer; place is the item of each catalog row.
         """
-        facts = item_facts(catalog, index, self.settings, until=self.until)
+        facts = item_facts(catalog, index, self.settings, until=self.until, place=place)
         events = self._of(user_ids, index)
         if len(events) == 0:
             fits: Bools = facts.is_eligible[item]

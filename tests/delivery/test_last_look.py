@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.delivery.last_look import LastLook
+from jobs.lake.item_index import to_items
 from jobs.pull_recent_events import recent_window
 from jobs.push_chunk import LAG
 from jobs.reconcile_push import exclusion_lag
@@ -55,9 +56,9 @@ LISTED = [(user, item) for user in range(len(USERS)) for item in range(ITEMS)]
 def left(done, rules=None, catalog_now=None):
     look = LastLook(rules or RankingSettings(), None if done is None else events(done), UNTIL)
     user, item = (np.array(column) for column in zip(*LISTED, strict=True))
-    fits = look.still_fits(
-        user, item, user_ids=pa.array(USERS), catalog=catalog() if catalog_now is None else catalog_now, index=INDEX
-    )
+    goods = catalog() if catalog_now is None else catalog_now
+    place = to_items(INDEX, goods["item_id"]).to_numpy()
+    fits = look.still_fits(user, item, user_ids=pa.array(USERS), catalog=goods, place=place, index=INDEX)
     return {(USERS[u], f"item-{i}") for (u, i), fit in zip(LISTED, fits, strict=True) if fit}
 
 

@@ -22,14 +22,8 @@ from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
 from ryml_airflow.campaigns import load_all
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, ramp_param, table_asset
-from ryml_airflow.launch import (
-    BuildSensor,
-    JobOperator,
-    PushChunkOperator,
-    ReadCampaignOperator,
-    SendOperator,
-    SparkJobOperator,
-)
+from ryml_airflow.launch import BuildSensor, JobOperator, ReadCampaignOperator, SparkJobOperator
+from ryml_airflow.provider_jobs import FencedJobOperator, PushChunkOperator, SendOperator
 from ryml_airflow.run_date import run_date_of
 from schemas.campaign import Campaign
 
@@ -39,6 +33,7 @@ DAG_DEFAULTS = {"catchup": False, "max_active_runs": 1, "default_args": DEFAULT_
 def send_dag(campaign: Campaign):
     mail, delivery = campaign.mail, {"campaign": campaign.name, "settings": ["ledger"]}
     provider = {"provider_conn_id": "sendgrid_default", **delivery}
+    fenced = {"max_lateness_minutes": mail.max_lateness_minutes, **provider}
 
     @dag(
         dag_id=f"send_{campaign.name}",
@@ -58,7 +53,7 @@ def send_dag(campaign: Campaign):
             poke_interval=60,
             timeout=dt.timedelta(minutes=mail.max_lateness_minutes).total_seconds(),
         )
-        pull_suppressions = JobOperator(task_id="pull_suppressions", job="pull_suppressions", **provider)
+        pull_suppressions = FencedJobOperator(task_id="pull_suppressions", job="pull_suppressions", **fenced)
         plan_push = SparkJobOperator(
             task_id="plan_push",
             job="plan_push",
@@ -91,20 +86,14 @@ def send_dag(campaign: Campaign):
                 chunk=chunk,
                 pool="sendgrid",
                 map_index_template="chunk {{ task.chunk['chunk'] }}: {{ task.chunk['users'] }} users",
-                **provider,
+                **fenced,
             )
 
         pushed = push.expand(chunk=list_chunks.output)
         reconcile_push = JobOperator(
             task_id="reconcile_push", job="reconcile_push", outlets=[table_asset("mirror")], **provider
         )
-        schedule_send = SendOperator(
-            task_id="schedule_send",
-            job="schedule_send",
-            max_lateness_minutes=mail.max_lateness_minutes,
-            pool="sendgrid",
-            **provider,
-        )
+        schedule_send = SendOperator(task_id="schedule_send", job="schedule_send", pool="sendgrid", **fenced)
         chain(*before_push, list_chunks, pushed, reconcile_push, schedule_send)
 
     return send()

@@ -78,6 +78,7 @@ EXPLAINED = {
     "hybrid.max_interactions": "interactions that are learned from; a larger shop is sampled by users",
     "trending.weights": "what each kind of interest counts",
     "mail.subject": "the mail's subject",
+    "mail.account_id": "the `user_id` that the live provider has to answer the key with; needed where `live = true`",
     "mail.max_lateness_minutes": "a live send later than this is given up",
     "push.chunk_users": "users that one task pushes, at most",
     "push.ramp_minutes": "minutes over which the rate rises to its full height",

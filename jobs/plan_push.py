@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
 from jobs.delivery.ramp import ramp_offsets
@@ -87,7 +88,9 @@ def main(
     if unknown := books.unreconciled_dates(this_run, since):
         _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
         full = True
-    parameters = {"chunk_users": push.chunk_users, "full": full, **settings.audience_parameters()}
+    gone = erased(books)
+    # The number of tombstones tells plans apart: there are only ever more of them.
+    parameters = {"chunk_users": push.chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -96,7 +99,17 @@ def main(
         suppressed = opened.read(suppressions)["address_key"].to_numpy()
         key = books.key(ADDRESS_KEY)
         work = functools.partial(
-            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings, full
+            _plan_bucket,
+            attempt,
+            recommendations,
+            users,
+            mirror,
+            suppressed,
+            gone,
+            key,
+            push.chunk_users,
+            settings,
+            full,
         )
         results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
         manifest = attempt.publish(
@@ -136,6 +149,7 @@ def _plan_bucket(
     users: Manifest,
     mirror: Manifest | None,
     suppressed: npt.NDArray[np.int64],
+    gone: Erased,
     address_key: str,
     chunk_users: int,
     settings: Campaign,
@@ -149,6 +163,7 @@ def _plan_bucket(
         lake.read(users, bucket=bucket, columns=_USER_COLUMNS),
         held,
         suppressed,
+        erased=gone,
         address_key=address_key,
         chunk_users=chunk_users,
         audience=settings.audience,

@@ -56,6 +56,7 @@ EXPLAINED = {
     "gates.cleared_users_free": "so many may be cleared whatever their share",
     "gates.audience_least": "times the median of the last seven sends; fewer stop the plan. Nothing before three sends",
     "gates.audience_most": "times the same; more stop the plan",
+    "gates.compared_users_least": "both plans have to mail so many users, or they are not compared",
     "experiment.family": "campaigns of one family hold out the same people and assign variants alike",
     "experiment.holdout_share": "recommended to and not mailed; a larger share keeps whom a smaller one had",
     "experiment.variants": "name → share, 1 in all: each mailed user's is written into the plan",

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
@@ -131,7 +132,7 @@ def main(
             "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
         )
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
-    _check_gates(manifest, recipients_before, settings, override)
+    _check_gates(manifest, recipients_before, settings, books, override)
     chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
@@ -198,7 +199,7 @@ def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> l
 
 
 def _check_gates(
-    manifest: Manifest, recipients_before: list[int], settings: Campaign, override: GateOverride | None
+    manifest: Manifest, recipients_before: list[int], settings: Campaign, books: Ledger, override: GateOverride | None
 ) -> None:
     """Stop a plan that is not like those before, unless a named person says that it is right."""
     strange = strange_in_plan(
@@ -211,6 +212,7 @@ def _check_gates(
         )
     if strange and override is not None:
         _log.warning("%s, and goes on by the word of %s: %s", "; ".join(strange), override.by, override.reason)
+        note_override(books, Run(settings.name, manifest.partition.date), "plan_push", "; ".join(strange), override)
 
 
 def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:

@@ -135,10 +135,57 @@ def run_of(dag_id, run_id):
         return run
 
 
-def execute(dag, run_id, task_ids):
+def answer(dag_id, run_id, task_id, option):
+    """Answer what a task waits for, as the button in the UI does: the API's own route."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+
+    with create_session() as session:
+        update_hitl_detail(
+            dag_id=dag_id, dag_run_id=run_id, task_id=task_id, session=session,
+            update_hitl_detail_payload=UpdateHITLDetailPayload(chosen_options=[option]),
+            user=SimpleAuthManagerUser(username="dana", role="admin"),
+        )  # fmt: skip
+
+
+def asked(dag_id, run_id, task_id):
+    """What a task asks people: subject and body."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.hitl import HITLDetail
+
+    with create_session() as session:
+        (run,) = DagRun.find(dag_id=dag_id, run_id=run_id, session=session)
+        detail = session.get(HITLDetail, run.get_task_instance(task_id, session=session).id)
+        return detail.subject, detail.body
+
+
+def let_time_pass(dag_id, run_id, task_id, minutes):
+    """Move a waiting task's deadline so many minutes nearer, and let the scheduler look for what is over."""
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.dagrun import DagRun
+
+    with create_session() as session:
+        (run,) = DagRun.find(dag_id=dag_id, run_id=run_id, session=session)
+        run.get_task_instance(task_id, session=session).trigger_timeout -= dt.timedelta(minutes=minutes)
+    SchedulerJobRunner(job=Job()).check_awaiting_input_timeouts()
+
+
+def state_of(dag_id, run_id, task_id):
+    """A task's state."""
+    from airflow.models.dagrun import DagRun
+
+    with create_session() as session:
+        (run,) = DagRun.find(dag_id=dag_id, run_id=run_id, session=session)
+        return str(run.get_task_instance(task_id, session=session).state)
+
+
+def execute(dag, run_id, task_ids, *, is_resumed=False):
     """Run some of a run's tasks, one after the other whatever comes of them; return their states.
 
-    As the scheduler would start them if somebody had marked everything before as a success.
+    As the scheduler would start them if somebody had marked everything before as a success. A resumed task goes on with
+    the try that waited.
     """
     from airflow.models.dagrun import DagRun
     from airflow.sdk.definitions.dag import _run_task
@@ -149,7 +196,7 @@ def execute(dag, run_id, task_ids):
             (run,) = DagRun.find(dag_id=dag.dag_id, run_id=run_id, session=session)
             run.state, run.start_date = DagRunState.RUNNING, dt.datetime.now(dt.UTC)
             ti = run.get_task_instance(task_id, session=session)
-            ti.try_number += 1
+            ti.try_number += not is_resumed
             ti.state = TaskInstanceState.SCHEDULED
             session.commit()
             _run_task(ti=ti, task=dag.task_dict[task_id])

@@ -38,6 +38,7 @@ suppression_group = "Spring"
 live = true
 account_id = {account}
 max_lateness_minutes = 240
+{more}
 [push]
 requests_per_second = 1000.0
 """
@@ -46,12 +47,13 @@ requests_per_second = 1000.0
 class World:
     """A campaign whose push is done, before its send, at a provider that counts as live; the DAG in Airflow."""
 
-    def __init__(self, folder, hours_late, patch):
+    def __init__(self, folder, hours_late, patch, more=""):
         due_at = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=hours_late)
         self.folder, self.due_at, self.patch = folder, due_at, patch
         campaigns = folder / "campaigns"
         campaigns.mkdir(parents=True)
-        (campaigns / "spring.toml").write_text(CAMPAIGN.format(hour=due_at.hour, account=ACCOUNT), encoding="utf-8")
+        text = CAMPAIGN.format(hour=due_at.hour, account=ACCOUNT, more=more)
+        (campaigns / "spring.toml").write_text(text, encoding="utf-8")
         patch.setattr("ryml_airflow.campaigns.CAMPAIGNS", campaigns)
         patch.setattr("ryml_airflow.deployment.CAMPAIGNS", campaigns)
         patch.setattr("jobs.delivery.run_context._LOOPBACK", ())  # this machine stands for a live provider's

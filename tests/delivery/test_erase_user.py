@@ -1,5 +1,6 @@
 """Erased people never come back: not as a contact, in no plan, mirror or mail, also if the shop exports them again."""
 
+import datetime as dt
 import io
 import json
 import os
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from small_night import DATE, PLAN, RUN, Night, PointedLedger, address, base_lake, small_requests
+from small_night import DATE, PLAN, RUN, Night, PointedLedger, address, base_lake, small_requests, write
 from test_delta import TOMORROW, send_tomorrow
 
 from jobs.delivery.people_book import erased
 from jobs.delivery.sendgrid_account import ADDRESSES_PER_ERASURE, ERASURE_BYTES
 from jobs.erase_user import _erasures, erase, read_addresses
+from jobs.fold_profiles import _fold_bucket
+from jobs.profiles.fold import Caps
 from schemas.errors import ConfigError, MailError
 from schemas.layout import Partition
+from schemas.tables import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 GONE = "user-00"  # mailed every night of the small shop
@@ -83,6 +87,25 @@ def test_parts_respect_the_documented_limits():
         bodies = [json.dumps({"email_addresses": part}, ensure_ascii=False, separators=(",", ":")) for part in parts]
         assert max(len(body.encode()) for body in bodies) <= ERASURE_BYTES
     assert len(list(_erasures(long))) == 3
+
+
+def test_an_erased_persons_profile_is_not_carried_on(night):
+    at = dt.datetime(2026, 11, 2, 9, tzinfo=dt.UTC)
+    events = [
+        {"user_id": user, "item_id": "001", "event_type": "view", "quantity": 1, "occurred_at": at}
+        for user in sorted(PLAN)
+    ]
+    day = write(night.lake, Partition("events", DATE), pa.Table.from_pylist(events, schema=EVENTS.schema))
+    erase(night.delivery, [address(GONE)])
+
+    def folded(gone):
+        attempt, users = night.lake.attempt(Partition("profiles", DATE), "test"), []
+        for bucket in range(night.lake.buckets):
+            entry, _ = _fold_bucket(attempt, None, day, [], Caps(views=10, states=10), gone, bucket)
+            users += attempt.read(entry)["user_id"].to_pylist()
+        return set(users)
+
+    assert folded(None) - folded(erased(night.ledger)) == {GONE}
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "ann", "ann@example.com\nbob, eve@example.com", "a@b@c"])

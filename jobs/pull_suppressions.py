@@ -88,7 +88,7 @@ def pull_suppressions(delivery: Delivery) -> dict[str, Any]:
     published = attempt.publish(
         [attempt.write(rows)], inputs=[before] if before else [], parameters={}, metrics=metrics
     )
-    return {**summarise(published), "new": len(found)}
+    return {**summarise(published), "pulled": len(found)}
 
 
 def _before(delivery: Delivery, now: dt.datetime, key_check: str) -> Manifest | None:

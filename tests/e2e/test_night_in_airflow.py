@@ -168,7 +168,7 @@ def test_build_and_send_end_green_with_one_send_and_no_trace_of_key_and_address(
 
     printed = "".join(capfd.readouterr()) + caplog.text
     arguments = b"\n".join(processes.seen)
-    assert b"spark-submit" in arguments
+    assert b"jobs/plan_push.py" in arguments
     assert "the provider answered 403" in printed
     for secret in (provider.api_key, CANARY):
         assert secret not in printed

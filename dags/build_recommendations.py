@@ -108,6 +108,7 @@ def build_recommendations():
         job="fold_profiles",
         published="profiles",
         arguments={"mailed_by": ",".join(names())},
+        needs_ledger=True,
         is_gated=True,
         pool="spark",
         outlets=[table_asset("profiles")],

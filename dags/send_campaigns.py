@@ -2,7 +2,9 @@
 
 There is one such DAG per file in `dags/campaigns/`; its schedule is that campaign's hour and zone. It waits for the
 date's finished build, freezes the plan (who is pushed, who is cleared, who is withheld or held out), pushes the
-contacts in chunks on a rising ramp, balances the books and schedules **one** send.
+contacts in chunks on a rising ramp, balances the books and schedules **one** send. Where the campaign's file says
+`approval = true`, a person says yes before that, under *Browse, Required Actions*, with the difference to the plan
+before (also in the result of `compare_plan`).
 
 **Run it again as often as needed**: confirmed chunks are not pushed again, and a campaign has one send per date for
 ever, whatever is retried or cleared.
@@ -20,16 +22,11 @@ import datetime as dt
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import CronDataIntervalTimetable, chain, dag, task_group
 
+from ryml_airflow.approval import ApproveSendOperator
 from ryml_airflow.campaigns import load_all
 from ryml_airflow.dag_defaults import DATE_PARAM, DEFAULT_ARGS, GATE_PARAMS, MACROS, ramp_param, table_asset
-from ryml_airflow.launch import (
-    BuildSensor,
-    JobOperator,
-    PushChunkOperator,
-    ReadCampaignOperator,
-    SendOperator,
-    SparkJobOperator,
-)
+from ryml_airflow.launch import BuildSensor, JobOperator, ReadCampaignOperator, SparkJobOperator
+from ryml_airflow.provider_jobs import FencedJobOperator, PushChunkOperator, SendOperator
 from ryml_airflow.run_date import run_date_of
 from schemas.campaign import Campaign
 
@@ -39,6 +36,7 @@ DAG_DEFAULTS = {"catchup": False, "max_active_runs": 1, "default_args": DEFAULT_
 def send_dag(campaign: Campaign):
     mail, delivery = campaign.mail, {"campaign": campaign.name, "settings": ["ledger"]}
     provider = {"provider_conn_id": "sendgrid_default", **delivery}
+    fenced = {"max_lateness_minutes": mail.max_lateness_minutes, **provider}
 
     @dag(
         dag_id=f"send_{campaign.name}",
@@ -58,7 +56,7 @@ def send_dag(campaign: Campaign):
             poke_interval=60,
             timeout=dt.timedelta(minutes=mail.max_lateness_minutes).total_seconds(),
         )
-        pull_suppressions = JobOperator(task_id="pull_suppressions", job="pull_suppressions", **provider)
+        pull_suppressions = FencedJobOperator(task_id="pull_suppressions", job="pull_suppressions", **fenced)
         plan_push = SparkJobOperator(
             task_id="plan_push",
             job="plan_push",
@@ -70,7 +68,8 @@ def send_dag(campaign: Campaign):
             pool="spark",
             outlets=[table_asset("chunks")],
         )
-        before_push = [wait_for_build, pull_suppressions, plan_push]
+        compare_plan = JobOperator(task_id="compare_plan", job="compare_plan", is_gated=True, **provider)
+        before_push = [wait_for_build, pull_suppressions, plan_push, compare_plan]
         if campaign.last_look.recent_events:
             looked = {"settings": ["source", "data"], "outlets": [table_asset("recent_events")]}
             pull_recent_events = JobOperator(
@@ -91,21 +90,21 @@ def send_dag(campaign: Campaign):
                 chunk=chunk,
                 pool="sendgrid",
                 map_index_template="chunk {{ task.chunk['chunk'] }}: {{ task.chunk['users'] }} users",
-                **provider,
+                **fenced,
             )
 
         pushed = push.expand(chunk=list_chunks.output)
         reconcile_push = JobOperator(
             task_id="reconcile_push", job="reconcile_push", outlets=[table_asset("mirror")], **provider
         )
-        schedule_send = SendOperator(
-            task_id="schedule_send",
-            job="schedule_send",
-            max_lateness_minutes=mail.max_lateness_minutes,
-            pool="sendgrid",
-            **provider,
-        )
-        chain(*before_push, list_chunks, pushed, reconcile_push, schedule_send)
+        before_send = [reconcile_push]
+        if mail.approval:
+            minutes = mail.approval_minutes
+            before_send.append(
+                ApproveSendOperator(task_id="approve_send", title=campaign.title, approval_minutes=minutes)
+            )
+        schedule_send = SendOperator(task_id="schedule_send", job="schedule_send", pool="sendgrid", **fenced)
+        chain(*before_push, list_chunks, pushed, *before_send, schedule_send)
 
     return send()
 

@@ -1,7 +1,8 @@
 """Fold the date's events, and the mails confirmed since, into the profiles of the newest earlier date.
 
 Reads:  events of the date, item_index, the newest profiles before the date; the campaigns' receipts of earlier dates
-        that those profiles do not hold yet; catalog and users of the date (their ids, for the gate)
+        that those profiles do not hold yet; catalog and users of the date (their ids, for the gate); the ledger's
+        tombstones
 Writes: profiles of the date
 Run:    python -m jobs.fold_profiles --lake LAKE --date 2026-11-02 --run-id by-hand --mailed-by resources_you_may_like
 """
@@ -13,9 +14,13 @@ import functools
 import os
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.command_line import job_parser, run
+from jobs.command_line import job_parser, ledger_url, run
+from jobs.delivery.ledger import Ledger
+from jobs.delivery.people_book import Erased, erased
+from jobs.delivery.timing import utc_now
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.list_columns import flat
@@ -52,6 +57,9 @@ def arg_parser() -> argparse.ArgumentParser:
         default="",
         help="campaigns whose receipts count as mailed, with commas between; none: nobody was mailed anything",
     )
+    parser.add_argument(
+        "--ledger", type=ledger_url, help="database URL of the ledger, or env:NAME: whom it has as erased"
+    )
     return parser
 
 
@@ -62,9 +70,10 @@ def main(
     run_id: str,
     history_cap: int = HISTORY_CAP,
     mailed_by: str = "",
+    ledger: str | None = None,
     override: GateOverride | None = None,
 ) -> dict[str, Any]:
-    """Publish the date's profiles; return how many users they hold.
+    """Publish the date's profiles, without the people whom the ledger has as erased; return how many users they hold.
 
     Raises: StorageError if the events do not start where the earlier profiles end; GateError if the contract of the
     profiles does not hold.
@@ -78,7 +87,8 @@ def main(
     new = [manifest for manifest in receipts if folded_before.get(str(manifest.partition)) != manifest.content_sha256]
     inputs = [events, *([before] if before else []), *new]
     caps = Caps(views=history_cap, states=STATE_CAP)
-    parameters = dataclasses.asdict(caps)
+    gone = erased(Ledger(ledger, utc_now)) if ledger else None
+    parameters = dataclasses.asdict(caps) | ({"erased": len(gone)} if gone else {})
     _check_windows_meet(before, events)
     if found := opened.reusable(partition, inputs=inputs, parameters=parameters):
         return summarise(found)
@@ -87,7 +97,7 @@ def main(
     from jobs.spark_session import map_parts, open_session
 
     attempt = opened.attempt(partition, run_id)
-    work = functools.partial(_fold_bucket, attempt, before, events, new, caps)
+    work = functools.partial(_fold_bucket, attempt, before, events, new, caps, gone)
     results = map_parts(open_session("fold_profiles"), work, range(opened.buckets), "fold user buckets")
     observed = Observed.total(counted for _, counted in results)
     manifest = publish_checked(
@@ -108,13 +118,22 @@ def main(
 
 
 def _fold_bucket(
-    attempt: Attempt, before: Manifest | None, events: Manifest, receipts: list[Manifest], caps: Caps, bucket: int
+    attempt: Attempt,
+    before: Manifest | None,
+    events: Manifest,
+    receipts: list[Manifest],
+    caps: Caps,
+    gone: Erased | None,
+    bucket: int,
 ) -> tuple[FileEntry, Observed]:
     lake = attempt.lake
     profiles, day = lake.read(before, bucket=bucket) if before else None, lake.read(events, bucket=bucket)
     index = read_index(lake)
     mailed = [_mailed_lists(lake, manifest, bucket) for manifest in receipts]
     folded = fold(profiles, day, index, caps=caps, mailed=mailed)
+    if gone:
+        ids = folded["user_id"].combine_chunks()
+        folded = folded.filter(pa.array(~gone.has(ids, pa.nulls(len(ids), pa.string()))))
     observed = observe(CONTRACTS[PROFILES.name], folded)
     observed.sums["items_not_in_index"] = int((flat(folded["item"]) >= len(index)).sum())
     observed.sums["events"] = len(day)

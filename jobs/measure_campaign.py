@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.client import SingleSendStats
+from jobs.delivery.people_book import withdrawn
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
@@ -82,7 +83,7 @@ def main(
     measures = {
         **{f"users_planned_{action}": float(planned[action]) for action in PLAN_ACTIONS},
         **{f"contacts_{outcome}": float(receipts.metrics[outcome]) for outcome in RECEIPT_OUTCOMES},
-        "recipients": float(recipients),
+        "recipients": float(recipients - sum(withdrawn(delivery.ledger, delivery.run).values())),
         **_provider_measures(_stats(delivery, single_send_id)),
         **exposure.measures(eligible),
         **(_follow_up_measures(bought, following[-1].partition.date - date) if following else {}),

@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.override_book import note_override
+from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
 from jobs.delivery.ramp import ramp_offsets
@@ -87,7 +89,9 @@ def main(
     if unknown := books.unreconciled_dates(this_run, since):
         _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
         full = True
-    parameters = {"chunk_users": push.chunk_users, "full": full, **settings.audience_parameters()}
+    gone = erased(books)
+    # The number of tombstones tells plans apart: there are only ever more of them.
+    parameters = {"chunk_users": push.chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -96,7 +100,17 @@ def main(
         suppressed = opened.read(suppressions)["address_key"].to_numpy()
         key = books.key(ADDRESS_KEY)
         work = functools.partial(
-            _plan_bucket, attempt, recommendations, users, mirror, suppressed, key, push.chunk_users, settings, full
+            _plan_bucket,
+            attempt,
+            recommendations,
+            users,
+            mirror,
+            suppressed,
+            gone,
+            key,
+            push.chunk_users,
+            settings,
+            full,
         )
         results = map_parts(open_session("plan_push"), work, range(opened.buckets), "plan user buckets")
         manifest = attempt.publish(
@@ -118,7 +132,7 @@ def main(
             "table's subscriptions and addresses. Nothing was pushed and nobody was cleared"
         )
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
-    _check_gates(manifest, recipients_before, settings, override)
+    _check_gates(manifest, recipients_before, settings, books, override)
     chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
@@ -136,6 +150,7 @@ def _plan_bucket(
     users: Manifest,
     mirror: Manifest | None,
     suppressed: npt.NDArray[np.int64],
+    gone: Erased,
     address_key: str,
     chunk_users: int,
     settings: Campaign,
@@ -149,6 +164,7 @@ def _plan_bucket(
         lake.read(users, bucket=bucket, columns=_USER_COLUMNS),
         held,
         suppressed,
+        erased=gone,
         address_key=address_key,
         chunk_users=chunk_users,
         audience=settings.audience,
@@ -183,7 +199,7 @@ def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> l
 
 
 def _check_gates(
-    manifest: Manifest, recipients_before: list[int], settings: Campaign, override: GateOverride | None
+    manifest: Manifest, recipients_before: list[int], settings: Campaign, books: Ledger, override: GateOverride | None
 ) -> None:
     """Stop a plan that is not like those before, unless a named person says that it is right."""
     strange = strange_in_plan(
@@ -196,6 +212,7 @@ def _check_gates(
         )
     if strange and override is not None:
         _log.warning("%s, and goes on by the word of %s: %s", "; ".join(strange), override.by, override.reason)
+        note_override(books, Run(settings.name, manifest.partition.date), "plan_push", "; ".join(strange), override)
 
 
 def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
+from jobs.delivery.people_book import withdrawn
 from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
@@ -105,7 +106,7 @@ def exclusion_lag(chunks: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def publish_mirror(lake: Lake, plan: Manifest, receipts: Manifest, run_id: str) -> Manifest:
-    """Carry the confirmed receipts into what the provider is known to hold.
+    """Carry the confirmed receipts into what the provider is known to hold, and leave out who was erased.
 
     Raises: GateError if a user has two receipts.
     """
@@ -120,7 +121,9 @@ def publish_mirror(lake: Lake, plan: Manifest, receipts: Manifest, run_id: str) 
             raise GateError(
                 f"{receipts.partition} bucket {bucket} has two receipts for a user; nothing is sent. See its requests"
             )
-        planned = lake.read(plan, bucket=bucket, columns=["user_id", "part"])
+        planned = lake.read(plan, bucket=bucket, columns=["user_id", "part", "reason"])
+        gone = planned.filter(pc.equal(planned["reason"], "erased"))["user_id"].combine_chunks()
+        held = held.filter(pc.invert(pc.is_in(held["user_id"], value_set=gone)))
         pushed = planned.filter(pc.greater_equal(planned["part"], 0))["user_id"]
         files.append(attempt.write(mirror_bucket(held, written, pushed, date), bucket=bucket))
     inputs: Iterable[Manifest] = [receipts, *([before] if before else [])]
@@ -176,14 +179,15 @@ def _check_list(delivery: Delivery, delivered: int) -> None:
     """The list that will be mailed holds exactly those who were delivered.
 
     Requests that never got an answer, in a push that its deadline ended, may have brought more: these have their own
-    items of this date as well.
+    items of this date as well. Run again after the send was scheduled, it lacks those who were taken off right before.
     """
+    left = sum(withdrawn(delivery.ledger, delivery.run).values())
     list_id, unheard = ensure_run_list(delivery), delivery.book.unknown_contacts()
     calls, size = delivery.calls(), -1
     for wait_seconds in (0.0, *_LIST_WAIT_SECONDS):
         calls.wait(wait_seconds)
         size = calls.repeat(lambda: delivery.provider.list_size(list_id))
-        if delivered <= size <= delivered + unheard:
+        if delivered - left <= size <= delivered + unheard:
             return
     raise GateError(
         f"the provider's list for {delivery.run.send_date} holds {size} contacts, {delivered} were delivered; nothing "

@@ -1,6 +1,6 @@
-"""Schedule the campaign's one send of the date, once: choose a draft, write its id down, schedule that id.
+"""Schedule the campaign's one send of the date, once: choose a draft, take off who left, schedule that draft.
 
-Reads:  the ledger, the provider
+Reads:  the ledger, the provider and its suppressions, chunks, receipts and users of the date
 Writes: one single send at the provider; the ledger
 Run:    python -m jobs.schedule_send --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
@@ -14,9 +14,11 @@ from typing import Any
 from jobs.command_line import run
 from jobs.delivery.client import SingleSend
 from jobs.delivery.mail_template import load_template
+from jobs.delivery.people_book import withdrawn
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list, lost_ledger
+from jobs.delivery.withdraw import withdraw
 from schemas.errors import EmptyPartitionError, GateError, MailError, RejectedMailError
 
 _DONE = ("scheduled", "triggered")
@@ -64,8 +66,16 @@ def schedule_send(delivery: Delivery, not_after: dt.datetime | None = None) -> d
     single_send_id = send[0] if send else _choose(delivery, calls)
     status = _schedule(delivery, calls, single_send_id)
     held = delivery.ledger.send(run_)
-    recipients = held[2] if held else 0
-    return {"rows": recipients, "status": status, "recipients": recipients, "single_send_id": single_send_id}
+    left = sum(withdrawn(delivery.ledger, run_).values())
+    # The ledger has the list's size when the draft was chosen, which is before anybody is taken off it.
+    recipients = held[2] - left if held else 0
+    return {
+        "rows": recipients,
+        "status": status,
+        "recipients": recipients,
+        "withdrawn": left,
+        "single_send_id": single_send_id,
+    }
 
 
 def _choose(delivery: Delivery, calls: ProviderCalls) -> str:
@@ -106,13 +116,17 @@ def _choose(delivery: Delivery, calls: ProviderCalls) -> str:
 
 
 def _schedule(delivery: Delivery, calls: ProviderCalls, single_send_id: str) -> str:
-    """Schedule the chosen send if it is still a draft, and wait for the provider's word that it stands."""
+    """Schedule the chosen send if it is still a draft, and wait for the provider's word that it stands.
+
+    Right before, and again at every try (an outage may have lasted), whoever may not be mailed any more is taken off.
+    """
     provider = delivery.provider
 
     def schedule_if_draft() -> None:
         # The answer may be unknown or a refusal; only the status tells whether it was scheduled.
         if provider.single_send(single_send_id).status != "draft":
             return
+        withdraw(delivery, calls, ensure_run_list(delivery))
         if calls.is_late:
             raise GateError(f"{delivery.run.send_date} is past its time; nobody is mailed late. The batch is given up")
         try:

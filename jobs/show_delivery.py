@@ -14,6 +14,8 @@ from typing import Any
 
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.ledger import Ledger, Run
+from jobs.delivery.override_book import overrides_of
+from jobs.delivery.people_book import withdrawn
 from jobs.delivery.request_book import RequestBook
 from jobs.delivery.timing import utc_now
 from schemas.campaign import load_campaign
@@ -55,6 +57,8 @@ def show_delivery(ledger: Ledger, run_: Run) -> dict[str, Any]:
         "last_failures": [call for call in history if call["outcome"] in ("failed", "unknown")][-_LAST_CALLS:],
         "is_reconciled": ledger.is_reconciled(run_),
         "stopped_reason": ledger.stopped_reason(run_),
+        "overrides": overrides_of(ledger, run_),
+        "withdrawn": withdrawn(ledger, run_),
         "send": None if send is None else {"single_send_id": send[0], "state": send[1], "recipients": send[2]},
     }
 

@@ -40,7 +40,11 @@ class MailSettings(_Settings):
     suppression_group: Annotated[str, Field(min_length=1, max_length=30)]  # SendGrid: names up to 30 characters
     sender_id: Annotated[int, Field(ge=1)] = 1  # the verified sender's id at the provider
     live: bool = False  # true: may leave through a provider that is not the rehearsal provider
+    # Whose account that is: the `user_id` that the provider has to answer the key with. Needed where live = true.
+    account_id: Annotated[int, Field(ge=1)] | None = None
     max_lateness_minutes: Annotated[int, Field(ge=1, le=1440)] = 240
+    approval: bool = False  # true: a person says yes in Airflow before the send, with the diff to yesterday before them
+    approval_minutes: Annotated[int, Field(ge=1, le=1440)] = 120  # to answer in; silence until then sends nothing
     # A contact has one set of fields per prefix: campaigns must not share one, or the later push replaces what the
     # earlier one's mail shows. SendGrid knows 500 fields; a campaign of six slots takes 29.
     field_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = DEFAULT_PREFIX
@@ -81,6 +85,13 @@ class Campaign(RankingSettings):
     def _fits_together(self) -> Self:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"the file's name {self.name!r} has to match {_NAME.pattern}: it becomes DAG ids")
+        if self.mail.approval and self.mail.approval_minutes > self.mail.max_lateness_minutes:
+            raise ValueError(
+                f"mail.approval_minutes {self.mail.approval_minutes} is more than mail.max_lateness_minutes "
+                f"{self.mail.max_lateness_minutes}: a live send that was approved at the end would be too late"
+            )
+        if self.mail.live and self.mail.account_id is None:
+            raise ValueError("mail.live is true and mail.account_id is not given; name the account that may be used")
         return self
 
     def send_name(self, date: dt.date) -> str:

@@ -298,6 +298,7 @@ PLAN_REASONS: Final = (
     "has_recommendations",
     "nothing_any_more",
     "held_nothing",
+    "erased",
     "no_address",
     "unsubscribed",
     "suppressed",

@@ -158,3 +158,15 @@ class MailProvider(Protocol):
 
     def ensure_suppression_group(self, name: str) -> int:
         """Give the id of the unsubscribe group of that exact name, creating it if there is none."""
+
+    def account_id(self) -> int:
+        """Give the id of the account that the key belongs to."""
+
+    def remove_from_list(self, list_id: str, contact_ids: Sequence[str]) -> None:
+        """Queue the end of up to 100 contacts' membership of a list; who is no member is fine. The contacts stay."""
+
+    def delete_contacts(self, contact_ids: Sequence[str]) -> None:
+        """Queue the deletion of up to 100 contacts; one that is gone already is fine."""
+
+    def erase_recipients(self, addresses: Sequence[str]) -> None:
+        """Queue the erasure of what mails to up to 5,000 addresses left with the provider; contacts stay."""

@@ -94,6 +94,34 @@ sends = sa.Table(
     sa.Column("recipients", sa.Integer, nullable=False),
     sa.Column("updated_at", sa.String, nullable=False),
 )
+# Who was erased, for good: a keyed hash of the address, and of each user id that had it.
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    sa.Column("kind", sa.String, primary_key=True),  # address, user
+    sa.Column("hash", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("erased_at", sa.String, nullable=False),
+)
+# Who was on a run's list and was taken off it just before the send.
+withdrawals = sa.Table(
+    "withdrawals",
+    metadata,
+    *_run_columns(),
+    sa.Column("address_hash", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+)
+# Who let a run pass that a gate would have stopped.
+overrides = sa.Table(
+    "overrides",
+    metadata,
+    *_run_columns(),
+    sa.Column("gate", sa.String, primary_key=True),
+    sa.Column("found", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+)
 
 for _event in ("UPDATE", "DELETE"):
     sa.event.listen(

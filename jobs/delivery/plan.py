@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.delivery.audience import is_held_out, is_in_segments, is_of_locale, variants
+from jobs.delivery.people_book import Erased
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import flat, lengths, list_column
 from schemas.audience import AudienceSettings, ExperimentSettings
@@ -20,6 +21,7 @@ def plan_bucket(
     mirror: pa.Table,
     suppressed: npt.NDArray[np.int64],
     *,
+    erased: Erased,
     address_key: str,
     chunk_users: int,
     audience: AudienceSettings,
@@ -30,11 +32,11 @@ def plan_bucket(
 
     Grain:  one row per user, in byte order of the user id.
     Shapes: suppressed holds keyed hashes of addresses (bits of an unsigned one), in any order.
-    The first that applies: not in users, no address, unsubscribed, suppressed, of another locale, not in the segments
-    (all withheld); has recommendations but is held out (withheld, with the items that it would have been, to compare
-    with); has recommendations (upsert); held some until now (clear); neither (unchanged). Upserts and clears are cut
-    into parts of `chunk_users`. An upsert says what the contact is known to hold, so that the push can leave content
-    that is the same where it is; a full push (`is_full`) forgets that.
+    The first that applies: erased, not in users, no address, unsubscribed, suppressed, of another locale, not in the
+    segments (all withheld); has recommendations but is held out (withheld, with the items that it would have been, to
+    compare with); has recommendations (upsert); held some until now (clear); neither (unchanged). Upserts and clears
+    are cut into parts of `chunk_users`. An upsert says what the contact is known to hold, so that the push can leave
+    content that is the same where it is; a full push (`is_full`) forgets that.
     """
     ids = pa.concat_tables([table.select(["user_id"]) for table in (recommendations, users, mirror)])["user_id"]
     ids = ids.combine_chunks().unique()
@@ -48,6 +50,8 @@ def plan_bucket(
     if len(addresses) and len(suppressed):
         hashed = np.isin(keyed_hash(addresses, address_key).view(np.int64), suppressed)
         is_suppressed = known & _at(in_users, hashed)
+    # By the id as well: who was erased may still be held in the mirror, and be in no users table any more.
+    is_erased = erased.has(ids, users["email"].combine_chunks().take(pa.array(in_users, mask=in_users < 0)))
     counts = lengths(recommendations["item"])
     has_items = (in_recommendations >= 0) & _at(in_recommendations, counts > 0)
     held_items = (in_mirror >= 0) & _at(in_mirror, lengths(mirror["item"]) > 0)
@@ -57,6 +61,7 @@ def plan_bucket(
     held_out = _at(in_users, is_held_out(addresses, experiment))
 
     cases = [
+        (is_erased, "withheld", "erased"),
         (~known, "withheld", "not_in_users"),
         (~has_address, "withheld", "no_address"),
         (~subscribed, "withheld", "unsubscribed"),

@@ -81,14 +81,19 @@ class Delivery:
     def open(
         cls, *, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str, provider: ProviderAddress
     ) -> Self:
-        """Open everything that a delivery job works with; refuse a live provider for a campaign that is not live."""
+        """Open everything that a delivery job works with; refuse a live provider that the campaign does not name.
+
+        Raises: ConfigError before the first request if the campaign is not live, and before the first that changes
+        something if the key is another account's.
+        """
         settings = load_campaign(campaign)
         if not (provider.is_rehearsal or settings.mail.live):
             raise ConfigError(
                 f"{provider.host} is a live provider and campaign {settings.name} has live = false; nothing was sent. "
-                "Going live takes live = true in the campaign, the key in the connection, and a scheduled run"
+                "Going live takes live = true and the account_id in the campaign, the key in the connection, and a "
+                "scheduled run"
             )
-        return cls(
+        opened = cls(
             lake=Lake.open(lake),
             campaign=settings,
             run=Run(settings.name, date),
@@ -96,6 +101,21 @@ class Delivery:
             provider=provider.connect(),
             run_id=run_id,
         )
+        if not provider.is_rehearsal:
+            opened.check_account()
+        return opened
+
+    def check_account(self) -> None:
+        """Ask the provider whose key this is.
+
+        Raises: ConfigError if it is not the account that the campaign names.
+        """
+        expected, found = self.campaign.mail.account_id, self.calls().repeat(self.provider.account_id)
+        if found != expected:
+            raise ConfigError(
+                f"the key in the connection is of account {found}, campaign {self.campaign.name} names {expected}; "
+                "nothing was changed or sent. Put the other account's key into the connection, or correct account_id"
+            )
 
 
 def delivery_parser(doc: str | None) -> argparse.ArgumentParser:

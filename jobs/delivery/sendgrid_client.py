@@ -31,6 +31,7 @@ from jobs.delivery.client import (
     SingleSendStats,
 )
 from jobs.delivery.error_file import download_errors
+from jobs.delivery.sendgrid_account import SendGridAccount
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
@@ -68,7 +69,7 @@ class _Transport(python_http_client.Client):  # type: ignore[misc]
         return super()._make_request(self.opener, request, timeout=timeout)
 
 
-class SendGridProvider:
+class SendGridProvider(SendGridAccount):
     """Implements MailProvider over SendGrid's v3 API, or over anything that speaks it at `host`."""
 
     def __init__(

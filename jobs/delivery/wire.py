@@ -33,6 +33,7 @@ _REFUSALS: Final[dict[int, type[RejectedMailError]]] = {
     400: BadContentMailError, 404: NotFoundMailError, 413: TooLargeMailError,
 }  # fmt: skip
 _ADDRESS: Final = re.compile(r"[^\s\"'<>(),;:]+@[^\s\"'<>(),;:]+")
+_KEY: Final = re.compile(r"SG\.[A-Za-z0-9._-]{8,}")  # every SendGrid key begins so
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -103,7 +104,7 @@ def answer_error(operation: str, status: int, body: bytes, headers: Mapping[str,
 
 
 def _said(body: bytes) -> str:
-    """Give the provider's own messages, with addresses blotted out: they go into logs."""
+    """Give the provider's own messages, with addresses and keys blotted out: they go into logs."""
     try:
         errors = json.loads(body).get("errors") or []
         messages = [
@@ -116,7 +117,7 @@ def _said(body: bytes) -> str:
     shown = "; ".join(messages)
     if len(shown) > MESSAGE_CHARACTERS:
         shown = shown[:MESSAGE_CHARACTERS].rsplit(None, 1)[0] + " ..."
-    return _ADDRESS.sub("<address>", shown)
+    return _KEY.sub("<key>", _ADDRESS.sub("<address>", shown))
 
 
 def _retry_after(headers: Mapping[str, str] | Any, clock: Clock) -> float | None:

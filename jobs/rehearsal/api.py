@@ -30,6 +30,7 @@ def routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
         f"{marketing}/field_definitions": {"GET": api.fields, "POST": api.create_field},
         f"{marketing}/lists": {"GET": api.lists, "POST": api.create_list},
         f"{marketing}/lists/{{id}}": {"GET": api.list_, "PATCH": api.rename_list, "DELETE": api.delete_list},
+        f"{marketing}/lists/{{id}}/contacts": {"DELETE": api.remove_from_list},
         f"{marketing}/lists/{{id}}/contacts/count": {"GET": api.count_list},
         f"{marketing}/singlesends": {"GET": api.single_sends, "POST": api.create_single_send},
         f"{marketing}/singlesends/search": {"POST": api.search_single_sends},
@@ -135,6 +136,15 @@ class _Api:
         self._provider.lists.delete(call.path["id"])
         self._provider.wake()
         return Answer(204)
+
+    def remove_from_list(self, call: Call) -> Answer:
+        ids = [one for one in call.query.get("contact_ids", "").split(",") if one]
+        if not ids:
+            raise limits.bad_request("contact_ids is required", "contact_ids")
+        list_id = self._provider.lists.get(call.path["id"], call.now)["id"]
+        job_id = self._provider.imports.queue_deletion(ids, call.now, call.url, list_ids=[list_id])
+        self._provider.wake()
+        return Answer(202, {"job_id": job_id})
 
     def count_list(self, call: Call) -> Answer:
         count = self._provider.lists.get(call.path["id"], call.now)["contact_count"]

@@ -78,12 +78,15 @@ class ImportJobs:
             raise limits.bad_request("a string holds half of a surrogate pair, which is not Unicode text") from error
         return job_id
 
-    def queue_deletion(self, ids: Sequence[str] | None, now: datetime, digest: str) -> str:
-        """Queue the deletion of contacts by their ids, or (None) of all."""
+    def queue_deletion(
+        self, ids: Sequence[str] | None, now: datetime, digest: str, *, list_ids: Sequence[str] = ()
+    ) -> str:
+        """Queue the deletion of contacts by their ids, or (None) of all; with `list_ids`, only of their memberships."""
+        lists = self.list_numbers(list_ids)
         numbers = None if ids is None else [number for shown in ids if (number := contact_number(shown)) is not None]
         with self._database.write() as connection:
             requested = self._count(connection) if numbers is None else len(ids or ())
-            job, job_id = self.add(connection, "delete", now, digest, requested=requested)
+            job, job_id = self.add(connection, "delete", now, digest, lists=lists, requested=requested)
             connection.execute("UPDATE jobs SET targets = ? WHERE job = ?", (json.dumps(numbers), job))
         return job_id
 
@@ -325,13 +328,19 @@ class ImportJobs:
         targets = json.loads(job["targets"])
         wanted = "1" if targets is None else "contact IN (SELECT value FROM json_each(?))"
         parameters = () if targets is None else (job["targets"],)
-        lists = [row["list"] for row in connection.execute("SELECT list FROM lists WHERE NOT is_deleted").fetchall()]
+        lists = self._kept_lists(connection, job)
+        is_membership_only = bool(json.loads(job["lists"]))
+        if not is_membership_only:
+            kept = connection.execute("SELECT list FROM lists WHERE NOT is_deleted").fetchall()
+            lists = [row["list"] for row in kept]
         for number in lists:
             left = connection.execute(
                 f"DELETE FROM memberships WHERE list = ? AND {wanted}", (number, *parameters)
             ).rowcount
             connection.execute("UPDATE lists SET contact_count = contact_count - ? WHERE list = ?", (left, number))
-        deleted = connection.execute(f"DELETE FROM contacts WHERE {wanted}", parameters).rowcount
+        deleted = 0
+        if not is_membership_only:
+            deleted = connection.execute(f"DELETE FROM contacts WHERE {wanted}", parameters).rowcount
         connection.execute("UPDATE jobs SET deleted = ? WHERE job = ?", (deleted, job["job"]))
         self._note_sizes(connection, lists, now)
         self._finish(connection, job, "completed", Merged(0, 0), now)

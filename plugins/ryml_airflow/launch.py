@@ -13,7 +13,6 @@ from pydantic import JsonValue
 
 from ryml_airflow.campaigns import load_all
 from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, provider_address, setting
-from ryml_airflow.live_fence import refuse_wrong_run
 from ryml_airflow.run_date import RUN_DATE
 from schemas.errors import ConfigError, GateError
 
@@ -103,44 +102,6 @@ class JobOperator(BaseOperator):
         )
         publish_counts(self, context, result)
         return result[self.result_key] if self.result_key else result
-
-
-class PushChunkOperator(JobOperator):
-    """Push one chunk of the plan; `chunk` is the plan's description of it."""
-
-    template_fields: Sequence[str] = (*JobOperator.template_fields, "chunk")
-
-    def __init__(self, *, chunk: Mapping[str, Any], **kwargs: Any) -> None:
-        super().__init__(job="push_chunk", **kwargs)
-        self.chunk = chunk
-
-    def execute(self, context: Context) -> Any:
-        """Push the chunk that this map index stands for."""
-        self.arguments = {"chunk": int(self.chunk["chunk"])}
-        return super().execute(context)
-
-
-class SendOperator(JobOperator):
-    """Schedule the send, unless the provider is live and this run is not its own day's scheduled one."""
-
-    def __init__(self, *, max_lateness_minutes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.max_lateness_minutes = max_lateness_minutes
-
-    def execute(self, context: Context) -> Any:
-        """Check the fence, then run the job; a live one that meets an outage gives up when its time is over."""
-        dag_run, is_rehearsal = context["dag_run"], provider_address(self.provider_conn_id or "").is_rehearsal
-        if not is_rehearsal and dag_run.data_interval_end is not None:
-            latest = dag_run.data_interval_end + dt.timedelta(minutes=self.max_lateness_minutes)
-            self.arguments = {**self.arguments, "not_after": latest}
-        refuse_wrong_run(
-            is_rehearsal=is_rehearsal,
-            run_type=getattr(dag_run.run_type, "value", str(dag_run.run_type)),
-            due_at=dag_run.data_interval_end,
-            now=dt.datetime.now(dt.UTC),
-            max_lateness_minutes=self.max_lateness_minutes,
-        )
-        return super().execute(context)
 
 
 class BuildSensor(BaseSensorOperator):

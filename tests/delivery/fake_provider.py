@@ -83,7 +83,7 @@ class FakeProvider:
         self.poisoned, self.invalid = set(), set()  # addresses that jobs refuse; that make a request a 400
         self.down = lambda: False
         self.max_contacts = 30_000
-        self.suppressed = []
+        self.suppressed, self.erased = [], []
 
     # What every call goes through
 
@@ -228,6 +228,27 @@ class FakeProvider:
             }
 
         return self._call("contacts_by_email", act)
+
+    def remove_from_list(self, list_id, contact_ids):
+        def act():
+            self.lists[list_id]["members"] -= set(contact_ids)
+
+        return self._call("remove_from_list", act)
+
+    def delete_contacts(self, contact_ids):
+        def act():
+            for email in contact_ids:
+                self.contacts.pop(email, None)
+            for entry in self.lists.values():
+                entry["members"] -= set(contact_ids)
+
+        return self._call("delete_contacts", act)
+
+    def erase_recipients(self, addresses):
+        return self._call("erase_recipients", lambda: self.erased.extend(addresses))
+
+    def account_id(self):
+        return self._call("account_id", lambda: 1)
 
     # Single sends
 

@@ -10,11 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
-from fake_provider import NO_FAULTS, FakeProvider, VirtualTime
+from fake_provider import NO_FAULTS, START, FakeProvider, VirtualTime
 
 from jobs.delivery import payload
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.run_context import Delivery
+from jobs.delivery.withdraw import PULLED_AT
 from jobs.lake.buckets import bucket_of
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
@@ -25,7 +26,7 @@ from schemas.campaign import Campaign
 from schemas.errors import MailError
 from schemas.layout import UNDATED, Partition
 from schemas.mail_fields import SLOT_PARTS, all_fields, slot_field
-from schemas.tables import CATALOG, CHUNKS, ITEM_INDEX, USERS
+from schemas.tables import CATALOG, CHUNKS, ITEM_INDEX, SUPPRESSIONS, USERS
 
 DATE = dt.date(2026, 11, 2)
 YESTERDAY = dt.date(2026, 11, 1)
@@ -123,6 +124,9 @@ def make_lake(folder):
             part, pushed[bucket] = pushed[bucket] // CHUNK_USERS, pushed[bucket] + 1
         rows.append({"user_id": user, "action": action, "reason": "x", "item": items, "part": part, "variant": ""})
     write(lake, Partition("chunks", DATE, "spring"), pa.Table.from_pylist(rows, schema=CHUNKS.schema))
+    attempt = lake.attempt(Partition("suppressions", DATE, "spring"), "test")
+    metrics = {PULLED_AT: START.isoformat()}
+    attempt.publish([attempt.write(SUPPRESSIONS.schema.empty_table())], inputs=[], parameters={}, metrics=metrics)
     assert len(read_index(lake)) == ITEMS
     return lake
 

@@ -10,6 +10,7 @@ import pytest
 import small_night
 import test_crash_points as crash
 import test_delivery_incidents as incidents
+import test_withdraw as withdraw
 from small_night import Night, PointedLedger, base_lake, small_requests
 
 from jobs import push_chunk, schedule_send
@@ -159,6 +160,11 @@ def never_late(patch):
     patch.setattr(incidents, "schedule_send", lambda delivery, not_after=None: send(delivery))
 
 
+def suppress_once(patch):
+    """Who may not be mailed is asked before the plan, and not again."""
+    patch.setattr(schedule_send, "withdraw", lambda *_: 0)
+
+
 def dies(base, tmp_path, ledger, patch):
     crash.test_a_night_that_dies_at_any_point_ends_as_one_that_does_not(base, tmp_path, ledger, None)
 
@@ -169,6 +175,10 @@ def dies_under_faults(base, tmp_path, ledger, patch):
 
 def whole(base, tmp_path, ledger, patch):
     crash.test_a_night_without_faults(base, tmp_path, ledger)
+
+
+def leaves(base, tmp_path, ledger, patch):
+    withdraw.test_who_leaves_before_the_last_look_is_not_mailed_whatever_the_moment(base, tmp_path, ledger)
 
 
 def incident(name, *fixtures):
@@ -228,6 +238,7 @@ MUTANTS = [
     (send_without_barrier, incident("nothing_is_sent_before_the_books_balance", "night")),
     (no_lease, incident("a_chunk_whose_worker_lives_is_not_taken", "night")),
     (never_late, incident("nobody_is_mailed_late", "night")),
+    (suppress_once, leaves),
 ]
 
 

@@ -25,6 +25,7 @@ from small_night import (
 
 from jobs.delivery.ledger import ChunkPlan, Run
 from jobs.delivery.mail_template import load_template
+from jobs.delivery.people_book import erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.run_context import Delivery
 from jobs.push_chunk import push_chunk
@@ -72,7 +73,8 @@ def plan_tomorrow(night, *, is_full=False, price=Decimal("9.50")):
         fields = [RECOMMENDATIONS.schema.field(name) for name in ("user_id", "item")]
         table = pa.Table.from_pylist(recommended, schema=pa.schema(fields))
         rows = plan_bucket(
-            table, people, lake.read(mirror, bucket=bucket), pa.array([], pa.int64()).to_numpy(), address_key="0" * 16,
+            table, people, lake.read(mirror, bucket=bucket), pa.array([], pa.int64()).to_numpy(),
+            erased=erased(night.ledger), address_key="0" * 16,
             chunk_users=100, audience=CAMPAIGN.audience, experiment=CAMPAIGN.experiment, is_full=is_full,
         )  # fmt: skip
         plans.append(rows)

@@ -16,6 +16,7 @@ from jobs.delivery import payload
 from jobs.delivery.audience import is_held_out, variants
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
+from jobs.delivery.people_book import Erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import ramp_offsets
 from jobs.lake.buckets import bucket_of, keyed_hash
@@ -30,8 +31,8 @@ USER_IDS = ["7", "007", "ann", "Ann", "ann ", "ü", "zoë"]
 user_list = st.dictionaries(st.sampled_from(USER_IDS), st.lists(st.integers(0, 9), max_size=3, unique=True))
 people = st.dictionaries(
     st.sampled_from(USER_IDS),
-    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
-)  # has an address, subscribed, suppressed, of the locale, in the segment
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+)  # has an address, subscribed, suppressed, of the locale, in the segment, erased by the address
 AUDIENCES = [
     AudienceSettings(),
     AudienceSettings(
@@ -64,9 +65,16 @@ def address(user):
     return f"{user.encode().hex()}@example.com"
 
 
+def hashes(texts):
+    return np.array([int(keyed_hash(pa.array([text]), KEY)[0]) for text in texts], np.uint64).view(np.int64)
+
+
 @settings(max_examples=200, deadline=None)
-@given(user_list, people, user_list, st.integers(1, 3), st.sampled_from(AUDIENCES), st.sampled_from(EXPERIMENTS))
-def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users, audience, experiment):
+@given(
+    user_list, people, user_list, st.integers(1, 3), st.sampled_from(AUDIENCES), st.sampled_from(EXPERIMENTS),
+    st.sets(st.sampled_from(USER_IDS), max_size=1),
+)  # fmt: skip
+def test_every_user_has_one_action_with_its_reason(recommended, users, held, chunk_users, audience, experiment, by_id):
     table = plan_bucket(
         lists_table(recommended, RECOMMENDATIONS.schema, lambda items: {"score": [1.0] * len(items), "outcome": "x"}),
         pa.Table.from_pylist(
@@ -78,7 +86,7 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
                     "locale": "de-AT" if local else "en",
                     "properties": [("tier", "gold")] if inside else None,
                 }
-                for user, (has, subscribed, _, local, inside) in sorted(users.items(), key=by_bytes)
+                for user, (has, subscribed, _, local, inside, _) in sorted(users.items(), key=by_bytes)
             ],
             schema=USERS.schema,
         ),
@@ -86,11 +94,14 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
         np.array(
             [
                 int(keyed_hash(pa.array([address(user)]), KEY)[0])
-                for user, (has, _, suppressed, _, _) in users.items()
+                for user, (has, _, suppressed, _, _, _) in users.items()
                 if has and suppressed
             ],
             np.uint64,
         ).view(np.int64),
+        erased=Erased(
+            hashes([address(user) for user, person in users.items() if person[0] and person[5]]), hashes(by_id), KEY
+        ),
         address_key=KEY,
         chunk_users=chunk_users,
         audience=audience,
@@ -105,10 +116,12 @@ def test_every_user_has_one_action_with_its_reason(recommended, users, held, chu
         user = row["user_id"]
         is_known = row["action"] == "upsert" and held.get(user)
         assert row["held"] == (len(user) if is_known else None)
-        has_address, subscribed, suppressed, local, inside = users.get(user, (False,) * 5)
+        has_address, subscribed, suppressed, local, inside, erased = users.get(user, (False,) * 6)
         asks = audience is AUDIENCES[1]
         its_address = pa.array([address(user)])
-        if user not in users:
+        if user in by_id or (has_address and erased):
+            expected = ("withheld", "erased", [])
+        elif user not in users:
             expected = ("withheld", "not_in_users", [])
         elif not has_address:
             expected = ("withheld", "no_address", [])

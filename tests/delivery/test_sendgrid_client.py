@@ -222,6 +222,7 @@ ERRORS = b'{"errors":[{"field":"contacts[0].email","message":"email ann@example.
         (401, b'{"errors":[{"field":null,"message":"authorization required"}]}', MailAuthError, None),
         (401, b'{"errors":[{"field":null,"message":"Maximum credits exceeded"}]}', MailAuthError, None),
         (403, b'{"errors":[{"field":null,"message":"access forbidden"}]}', MailAuthError, None),
+        (403, b'{"errors":[{"field":"SG.rehearsal-key-of-the-tests","message":"no"}]}', MailAuthError, None),
         (429, b"", RetryableMailError, 30.0),
         (500, b"", RetryableMailError, None),
         (502, b"", RetryableMailError, None),

@@ -92,6 +92,7 @@ def talk(api: httpx.Client) -> None:
     ask("PATCH", f"{settings}/signed/{webhook}", 200, {"enabled": True})
     ask("GET", f"{settings}/signed/{webhook}", 200)
     ask("DELETE", f"{settings}/{webhook}", 204)
+    ask("DELETE", f"{marketing}/lists/{made}/contacts?contact_ids={found[ADDRESS]['contact']['id']}", 202)
     ask("DELETE", f"{marketing}/contacts?ids={found[ADDRESS]['contact']['id']}", 202)
     ask("PATCH", f"{sends}/{ask('POST', sends, 201, draft)['id']}", 202, {"name": "toys"})
     ask("DELETE", f"{marketing}/lists/{made}", 204)
@@ -108,7 +109,7 @@ def test_every_operation_is_within_the_published_contract(rehearsal_server: Rehe
         for method in methods
         if path.startswith("/v3/") and path not in UNDESCRIBED
     }
-    assert len(exchanges) >= len(spoken) >= 52
+    assert len(exchanges) >= len(spoken) >= 53
     described = sum(contract.check(exchange) for exchange in exchanges)
     assert described == len(exchanges)
 

@@ -25,6 +25,16 @@ def campaign(tmp_path, text=LEAST, name="one"):
     return load_campaign(path)
 
 
+def test_a_live_campaign_names_its_account(tmp_path):
+    path = tmp_path / "one.toml"
+    text = 'title = "One"\n[mail]\nsubject = "x"\nsuppression_group = "x"\nlive = true\n'
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mail\.live is true and mail\.account_id is not given"):
+        load_campaign(path)
+    path.write_text(text + "account_id = 7\n", encoding="utf-8")
+    assert load_campaign(path).mail.account_id == 7
+
+
 def test_the_campaigns_that_ship_are_valid_and_fit_together():
     found = [load_campaign(path) for path in sorted(FOLDER.glob("*.toml"))]
     assert {one.name for one in found} >= {"resources_you_may_like", "back_in_stock"}

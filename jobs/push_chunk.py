@@ -175,7 +175,6 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
-    slots = delivery.campaign.slots
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
     # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
     carrying = [np.where(lane == CONTENT, slot, -1) for slot in slot_rows]

@@ -10,14 +10,12 @@ import json
 import logging
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
-import python_http_client
 import sendgrid
 from python_http_client.exceptions import HTTPError
 
@@ -31,6 +29,7 @@ from jobs.delivery.client import (
     SingleSendStats,
 )
 from jobs.delivery.error_file import download_errors
+from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
@@ -47,26 +46,6 @@ _SEND_ORDER: Final = {"triggered": 0, "scheduled": 1, "draft": 2}
 
 # The SDK logs request bodies (addresses) and headers (the key) at DEBUG. A filter holds where a level would be reset.
 logging.getLogger("python_http_client.client").addFilter(lambda record: False)
-
-
-class _Transport(python_http_client.Client):  # type: ignore[misc]
-    """The SDK's HTTP client with an opener of ours."""
-
-    opener: urllib.request.OpenerDirector
-
-    def _build_client(self, name: str | None = None) -> "_Transport":
-        client = _Transport(
-            host=self.host,
-            version=self._version,
-            request_headers=self.request_headers,
-            url_path=[*self._url_path, name] if name else self._url_path,
-            timeout=self.timeout,
-        )
-        client.opener = self.opener
-        return client
-
-    def _make_request(self, opener: Any, request: Any, timeout: float | None = None) -> Any:
-        return super()._make_request(self.opener, request, timeout=timeout)
 
 
 class SendGridProvider(SendGridAccount):
@@ -362,7 +341,7 @@ class SendGridProvider(SendGridAccount):
         with wire_errors(operation, self._clock):
             try:
                 answer = getattr(client, method.lower())(
-                    request_body=None if body is None else _Body(body),
+                    request_body=None if body is None else RequestBytes(body),
                     query_params=query,
                     request_headers=None if body is None else {"Content-Type": CONTENT_TYPE},
                     timeout=self._timeout_seconds,
@@ -385,7 +364,7 @@ class SendGridProvider(SendGridAccount):
         sdk = getattr(self._local, "sdk", None)
         if sdk is None:
             sdk = sendgrid.SendGridAPIClient(api_key=self._api_key, host=self._host)
-            transport = _Transport(host=self._host, version=3, timeout=self._timeout_seconds)
+            transport = Transport(host=self._host, version=3, timeout=self._timeout_seconds)
             transport.opener = self._opener
             sdk.client = transport
             self._local.sdk = sdk
@@ -421,23 +400,3 @@ def _single_send(entry: Any) -> SingleSend:
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class _Body:
-    """A request's bytes, for an SDK that encodes a text, and formats it for its log whether that is written or not."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def encode(self, _encoding: str) -> "_Hidden":
-        """Give the bytes themselves."""
-        return _Hidden(self._content)
-
-
-class _Hidden(bytes):
-    """Bytes that no log shows: they hold addresses, and writing out 5 MB takes as long as sending them."""
-
-    def __format__(self, _spec: str) -> str:
-        return f"({len(self)} bytes)"
-
-    __repr__ = __str__ = lambda self: f"({len(self)} bytes)"

@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     model: ItemModelSettings
     learn: Weighting = Weighting()
     history: Weighting = Weighting()
-    # How many of each item's correlated items speak, those below 0 left out; None: all that are listed, with their sign.
+    # How many of each item's correlated items speak, those below 0 left out; None: all listed ones, with their sign.
     neighbours: int | None = None
 
 

@@ -87,7 +87,8 @@ def item_facts(
 ) -> ItemFacts:
     """Judge every item of the index by the catalog of the day, whose end is `until`.
 
-    `place`: the item of each catalog row, if that is known already. `was_out`: the ids that were sold out or not in the catalog lately, for campaigns of what is back in stock.
+    `place`: the item of each catalog row, if that is known already.
+    `was_out`: the ids that were sold out or not in the catalog lately, for campaigns of what is back in stock.
     """
     place = to_items(index, catalog["item_id"]).to_numpy() if place is None else place
     dropped_by = np.full(len(index), FILTERS.index("not_in_catalog"), np.int8)

@@ -17,7 +17,7 @@ ERASURE_BYTES: Final = 256_000
 
 
 class _Wire(Protocol):
-    def _call(self, method: str, *path: str, query: dict[str, Any] | None = None, body: str | None = None) -> Any: ...
+    def _call(self, method: str, *path: str, query: dict[str, Any] | None = None, body: bytes | None = None) -> Any: ...
 
 
 class SendGridAccount:
@@ -47,8 +47,8 @@ class SendGridAccount:
 
     def erase_recipients(self: _Wire, addresses: Sequence[str]) -> None:
         """See MailProvider."""
-        body = json.dumps({"email_addresses": list(addresses)}, ensure_ascii=False, separators=(",", ":"))
-        if not 1 <= len(addresses) <= ADDRESSES_PER_ERASURE or len(body.encode()) > ERASURE_BYTES:
+        body = json.dumps({"email_addresses": list(addresses)}, ensure_ascii=False, separators=(",", ":")).encode()
+        if not 1 <= len(addresses) <= ADDRESSES_PER_ERASURE or len(body) > ERASURE_BYTES:
             raise ValueError(f"{len(addresses)} addresses; expected 1 to {ADDRESSES_PER_ERASURE}; erase in parts")
         self._call("POST", "recipients", "erasejob", body=body)
 

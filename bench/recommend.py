@@ -137,7 +137,7 @@ def _memory_mb(pid: int) -> float:
     return 0.0
 
 
-def main(users: int, items: int, folder: Path | None, *, peers: bool) -> None:
+def main(users: int, items: int, neighbours: int, folder: Path | None, *, peers: bool) -> None:
     """Make the lake, run both jobs and, unless told otherwise, the peers; print what they took."""
     with tempfile.TemporaryDirectory(prefix="ryml-bench-") as scratch:
         plan = Plan(folder or Path(scratch), users, items, "bench")
@@ -145,9 +145,10 @@ def main(users: int, items: int, folder: Path | None, *, peers: bool) -> None:
         if not campaign.exists():
             started = time.perf_counter()
             make_lake(plan)
-            campaign.write_text(CAMPAIGN)
             print(f"the lake was made in {time.perf_counter() - started:.0f} s")
-        print(f"{users:,} users, {items:,} items, {BUCKETS} buckets; load {os.getloadavg()[0]:.1f} at the start")
+        campaign.write_text(f'{CAMPAIGN}[candidates]\nkind = "correlations"\nneighbours = {neighbours}\n')
+        size = f"{users:,} users, {items:,} items, {BUCKETS} buckets, {neighbours} neighbours"
+        print(f"{size}; load {os.getloadavg()[0]:.1f} at the start")
         job = [sys.executable, "-m"]
         common = ["--lake", plan.folder / "lake", "--date", str(DATE), "--run-id", f"bench-{time.time():.0f}"]
         shutil.rmtree(plan.folder / "lake" / "profiles" / f"date={DATE}", ignore_errors=True)
@@ -162,7 +163,8 @@ def main(users: int, items: int, folder: Path | None, *, peers: bool) -> None:
         if peers:
             from bench.recommend_peers import implicit_rate, spark_als_rate
 
-            for name, (subset, rate) in (("implicit", implicit_rate(plan)), ("Spark ALS", spark_als_rate(plan))):
+            peer_rates = (("implicit", implicit_rate(plan, neighbours)), ("Spark ALS", spark_als_rate(plan)))
+            for name, (subset, rate) in peer_rates:
                 note = f"   ryml: {ours / rate:.1f} times the users/s (scaled up from {subset:,} users, ranking alone)"
                 _print(name, users, users / rate, note)
 
@@ -175,6 +177,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--neighbours", type=int, default=50, help="of each recent item; the campaigns' default")
     parser.add_argument("--folder", type=Path, help="keep the lake here, and use it if it is there already")
     parser.add_argument("--without-peers", dest="peers", action="store_false", help="ryml alone")
     main(**vars(parser.parse_args()))

@@ -26,13 +26,15 @@ def done_by_users(plan: Plan, users: int) -> sparse.csr_array:
     return matrix
 
 
-def implicit_rate(plan: Plan) -> tuple[int, float]:
-    """Rank with implicit's own batch call over the same correlations; each user's items are filtered out."""
+def implicit_rate(plan: Plan, near: int) -> tuple[int, float]:
+    """Rank with implicit's own batch call over the same correlations; each user's items are filtered out.
+
+    `near`: how many of each item's are taken, as many as ryml's ranking takes at first.
+    """
     from implicit.nearest_neighbours import ItemItemRecommender
 
     manifest = plan.lake.manifest(Partition("correlations", DATE, plan.campaign))
     table = plan.lake.read(manifest, columns=["item", "other_item", "score"])
-    near = 50  # as many as ryml's ranking takes at first
     keep = np.arange(len(flat(table["score"]))) % int(lengths(table["score"])[0]) < near
     indptr = np.arange(len(table) + 1) * near
     shape = (plan.items, plan.items)

@@ -71,8 +71,10 @@ def look_at(
 def figures_of_table(observed: Observed, interactions: sparse.csr_array, hit_rate: float | None) -> Figures:
     """Turn the counts of all files into figures."""
     counted = ("self_neighbours", "items_not_in_index", "rows_recomputed", "rows_recomputed_differently")
+    # Counted: sorting 40 million of them to find the different ones took 26 s.
+    items_of_users = np.count_nonzero(np.bincount(interactions.indices, minlength=interactions.shape[1]))
     return {
-        "items_with_neighbours_share": observed.sums["rows"] / len(np.unique(interactions.indices)),
+        "items_with_neighbours_share": observed.sums["rows"] / items_of_users,
         **{name: observed.sums[name] for name in counted},
         **({} if hit_rate is None else {"hit_rate_of_popularity": hit_rate}),
     }

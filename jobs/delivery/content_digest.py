@@ -13,13 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake.buckets import keyed_hash
-
-UInt64s = npt.NDArray[np.uint64]
+from jobs.lake.mixing import GAMMA, UInt64s, mix
 
 # Not a secret, and fixed: another key would have everybody's content pushed once.
 _KEY: Final = "ryml content key"
-# Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014 (SplitMix64's finaliser).
-_GAMMA, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def item_digests(texts: Sequence[pa.StringArray]) -> UInt64s:
@@ -37,15 +34,8 @@ def content_digests(uids: UInt64s, slot_rows: Sequence[npt.NDArray[np.int64]], i
 
     Shapes: slot_rows has one array (users,) per slot: rows of the catalog, -1 for an empty slot.
     """
-    total = _mix(uids)
-    places = np.arange(1, len(slot_rows) + 1, dtype=np.uint64) * _GAMMA
+    total = mix(uids)
+    places = np.arange(1, len(slot_rows) + 1, dtype=np.uint64) * GAMMA
     for place, rows in zip(places, slot_rows, strict=True):
-        total = _mix(total + _mix(items[rows]) + place)
+        total = mix(total + mix(items[rows]) + place)
     return total
-
-
-def _mix(value: UInt64s) -> UInt64s:
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    mixed: UInt64s = value ^ (value >> np.uint64(31))
-    return mixed

@@ -7,12 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.lake.mixing import GAMMA, UInt64s, mix
 
 Int64s = npt.NDArray[np.int64]
-UInt64s = npt.NDArray[np.uint64]
-
-# Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014 (SplitMix64's finaliser).
-_GAMMA, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 @dataclass
@@ -77,15 +74,8 @@ def list_hashes(item: pa.ChunkedArray) -> UInt64s:
     row = np.repeat(np.arange(len(counts)), counts)
     # Every item gets a number of its own at every place; a list is their sum, which wraps around.
     places = rank_within(row).astype(np.uint64) + np.uint64(1)
-    element = _mix(_mix(flat(item).astype(np.uint64)) + places * _GAMMA)
+    element = mix(mix(flat(item).astype(np.uint64)) + places * GAMMA)
     total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(element, dtype=np.uint64)))
     end = np.cumsum(counts)
     hashes: UInt64s = total[end] - total[end - counts]
     return hashes
-
-
-def _mix(value: UInt64s) -> UInt64s:
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    mixed: UInt64s = value ^ (value >> np.uint64(31))
-    return mixed

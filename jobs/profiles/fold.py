@@ -7,6 +7,7 @@ one, all at once or late, with the same result. What a user *has* (bought, in th
 from the records when it is needed, never stored.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -134,15 +135,23 @@ def fold(
     user_ids = [events["user_id"], *(rows["user_id"] for _, rows in lists)]
     before, (event_user, *list_users) = with_rows_for(before, user_ids)
     columns = {name: before[name] for name in PROFILES.schema.names}
-    users = np.unique(event_user)
+    users = _different([event_user], len(before))
     if len(users):
         new = records_of_events(events, index, event_user)
         _put(columns, users, _fold_events(_rows(before, users), users, new, caps))
-    mailed_users = np.unique(np.concatenate([np.empty(0, np.int64), *list_users]))
+    mailed_users = _different(list_users, len(before))
     if len(mailed_users):
         sent = [mails_of_lists(part["item"], who, day) for (day, part), who in zip(lists, list_users, strict=True)]
         _put(columns, mailed_users, _fold_mails(_rows(before, mailed_users), mailed_users, sent))
     return pa.table(columns, schema=PROFILES.schema)
+
+
+def _different(rows: Iterable[Int64s], size: int) -> Int64s:
+    """Give the rows of a table of `size` that come in any of some arrays, in order."""
+    comes = np.zeros(size, np.bool_)
+    for some in rows:
+        comes[some] = True
+    return np.flatnonzero(comes)
 
 
 def _fold_events(profiles: pa.Table, user: Int64s, new: Records, caps: Caps) -> dict[str, pa.Array]:

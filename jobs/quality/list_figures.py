@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.lake.mixing import GAMMA, mix
 from jobs.quality.figures import Figures, Observed, observe
 from schemas.contracts import CONTRACTS
 from schemas.tables import RECOMMENDATION_SOURCES, RECOMMENDATIONS
@@ -55,7 +56,7 @@ def observe_lists(rows: pa.Table, *, in_catalog: Bools, in_stock: Bools, slots: 
     table = _as_rows(items, counts, slots)
     ordered = np.sort(table, axis=1)
     observed.sums["repeats_in_lists"] = int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
-    lists, users = np.unique(table, axis=0, return_counts=True) if len(table) else (table, np.empty(0, np.int64))
+    lists, users = _distinct(table)
     observed.sums["lists"], observed.sums["distinct_lists"] = len(table), len(lists)
     for length, users_of_it in enumerate(np.bincount(counts, minlength=slots + 1).tolist()):
         observed.sums[f"users_with_list_of.{length}"] = users_of_it
@@ -137,6 +138,15 @@ def _as_rows(items: Ints, counts: Ints, slots: int) -> Ints:
     row = np.repeat(np.arange(len(counts)), counts)
     table[row, rank_within(row)] = items
     return table
+
+
+def _distinct(table: Ints) -> tuple[Ints, Ints]:
+    """Give the different rows and how often each comes; they are told apart by 64 bits."""
+    key = np.zeros(len(table), np.uint64)
+    for column in table.T:
+        key = mix(key + GAMMA + column.astype(np.uint64))
+    _, first, counts = np.unique(key, return_index=True, return_counts=True)
+    return table[first], counts
 
 
 def _largest(counts: Ints) -> Ints:

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
+from jobs.lake.mixing import GAMMA, mix
+
 HELD_BACK = 0.2  # the share of the interactions that a fold is measured on
 # Of these users the mean recall of one model is known to about ±0.003 (its standard deviation over users is 0.2), and
 # the difference of two much better, for they are measured on the same users.
@@ -162,8 +164,5 @@ def _place_in_user(user: npt.NDArray[np.int64], key: npt.NDArray[np.int64]) -> n
 
 
 def _scatter(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Give each number another that looks drawn at random, the same on every machine (SplitMix64's mixer)."""
-    x = number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))).view(np.int64)
+    """Give each number another that looks drawn at random, the same on every machine."""
+    return mix(number.astype(np.uint64) + GAMMA).view(np.int64)

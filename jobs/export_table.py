@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from jobs.command_line import job_parser, run
 from jobs.export.partition_writer import write_partition
-from jobs.fold_profiles import GAP_DAYS
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Window
 from jobs.quality.override import GateOverride
 from jobs.sources.open_source import open_source
+from schemas.contracts import PROFILES_MAX_GAP_DAYS
 from schemas.errors import ConfigError
 from schemas.source import EXPORTED, load_source
 from schemas.tables import EVENTS, TABLES, Table
@@ -82,7 +82,7 @@ def export_window(lake: Lake, table: Table, date: dt.date, history_days: int) ->
         return Window.of_days(date, date)
     day_before = date - dt.timedelta(days=1)
     # The fold looks back as far as this, and refuses events that leave a gap to the profiles it finds.
-    newest = lake.latest("profiles", up_to=day_before, days=GAP_DAYS)
+    newest = lake.latest("profiles", up_to=day_before, days=PROFILES_MAX_GAP_DAYS)
     if newest is not None:
         return Window.of_days(newest.partition.date + dt.timedelta(days=1), date)
     return Window.of_days(date - dt.timedelta(days=history_days - 1), date)

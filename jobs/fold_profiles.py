@@ -31,14 +31,13 @@ from jobs.profiles.mails import LATE_DAYS
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hours_before, observe
 from jobs.quality.override import GateOverride
-from schemas.contracts import CONTRACTS
+from schemas.contracts import CONTRACTS, PROFILES_MAX_GAP_DAYS
 from schemas.errors import StorageError
 from schemas.layout import Partition
 from schemas.tables import PROFILES
 
 HISTORY_CAP = 100  # viewed items kept per user: the architecture's figure for the training matrix
 STATE_CAP = 400  # carts, wishes, purchases and refunds kept per user; bounds what a bot can make a profile weigh
-GAP_DAYS = 31  # how far back the newest earlier profiles are looked for; export_table uses the same number
 
 
 # Which events refer to something that is there: the figure, the other table, and the id that both have.
@@ -81,7 +80,7 @@ def main(
     opened = Lake.open(lake)
     partition = Partition("profiles", date)
     events = opened.manifest(Partition("events", date))
-    before = opened.latest("profiles", up_to=date - dt.timedelta(days=1), days=GAP_DAYS)
+    before = opened.latest("profiles", up_to=date - dt.timedelta(days=1), days=PROFILES_MAX_GAP_DAYS)
     folded_before = {str(name): str(digest) for name, digest in before.metrics["receipts"].items()} if before else {}
     receipts = _receipts(opened, date, [name for name in mailed_by.split(",") if name])
     new = [manifest for manifest in receipts if folded_before.get(str(manifest.partition)) != manifest.content_sha256]

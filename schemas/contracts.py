@@ -48,6 +48,7 @@ MAX_ID_BYTES: Final = 255
 MAX_QUANTITY: Final = 1_000_000
 MAX_PRICE: Final = 9_999_999_999  # what MONEY holds, less one unit to round in
 LEAST_PRICE: Final = 0.0001  # the smallest that MONEY holds
+PROFILES_MAX_GAP_DAYS: Final = 31  # how far back an export and the fold look for the newest earlier profiles
 CORRELATIONS_MAX_AGE_DAYS: Final = 14  # a weekly training may be missed once; older ones are an error, not a default
 
 # A day that ended early, such as a shop's Sunday, still has events from after ten in the morning. In a year of the

@@ -2,24 +2,12 @@
 
 import pytest
 from fake_provider import NO_FAULTS, some_faults
-from small_night import PLAN, Night, PointedLedger, base_lake, small_requests
+from small_night import PLAN, Night
 
 SEEDS = (1, 2, 3, 4)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("crash"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def test_a_night_without_faults(base, tmp_path, ledger):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_night import RUN, Death, Night, PointedLedger, address, base_lake, chunk_plans, freeze, small_requests
+from small_night import RUN, Death, Night, address, chunk_plans, freeze
 
 from jobs.cancel_send import cancel_send
 from jobs.push_chunk import push_chunk
@@ -15,20 +15,7 @@ from jobs.show_delivery import show_delivery
 from jobs.show_quarantine import show_quarantine
 from schemas.errors import ConfigError, GateError
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("commands"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture

@@ -18,13 +18,10 @@ from small_night import (
     RUN,
     Death,
     Night,
-    PointedLedger,
     address,
-    base_lake,
     chunk_plans,
     differences,
     freeze,
-    small_requests,
     stale_fields,
     write_catalog,
 )
@@ -51,20 +48,7 @@ from schemas.errors import EmptyPartitionError, GateError, MailError, RejectedMa
 from schemas.layout import Partition
 from schemas.mail_fields import all_fields
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("incidents"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture

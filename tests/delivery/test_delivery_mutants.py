@@ -11,7 +11,7 @@ import small_night
 import test_crash_points as crash
 import test_delivery_incidents as incidents
 import test_withdraw as withdraw
-from small_night import Night, PointedLedger, base_lake, small_requests
+from small_night import Night
 
 from jobs import push_chunk, schedule_send
 from jobs.delivery import chunk_rows, engine, shared_pace
@@ -21,20 +21,7 @@ from jobs.delivery.mail_template import load_template
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.request_book import RequestBook
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("mutants"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def cursor_before_confirm(patch):

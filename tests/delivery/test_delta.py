@@ -14,10 +14,7 @@ from small_night import (
     PLAN,
     SLOTS,
     Night,
-    PointedLedger,
     address,
-    base_lake,
-    small_requests,
     title,
     write,
     write_catalog,
@@ -43,19 +40,7 @@ CHANGED = MAILED[1]
 NEUTRAL = "Nothing new today"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("delta"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def plan_tomorrow(night, *, is_full=False, price=Decimal("9.50")):

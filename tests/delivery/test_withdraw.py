@@ -1,7 +1,7 @@
 """Who is suppressed or erased between the plan and the send is not mailed, whenever that happens and whatever dies."""
 
 import pytest
-from small_night import RUN, Night, PointedLedger, address, base_lake, small_requests
+from small_night import RUN, Night, address
 
 from jobs.delivery.people_book import bury, hashes_of, withdrawn
 from jobs.reconcile_push import reconcile
@@ -13,19 +13,7 @@ LEAVER, STAYER = "user-00", "user-01"
 LAST_LOOK = "suppressed_addresses was acted upon"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_lake(tmp_path_factory.mktemp("withdraw"))
-
-
-@pytest.fixture(scope="module")
-def ledger():
-    return PointedLedger()
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small_requests(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def mailed(night):

@@ -18,13 +18,12 @@ from jobs import expire_data
 from jobs.delivery.timing import utc_now as clock
 from jobs.expire.inventory import take_inventory
 from jobs.expire.reachable import expired, roots
-from jobs.fold_profiles import GAP_DAYS
 from jobs.lake.item_index import append_items, read_index
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.storage import Storage
 from jobs.measure_campaign import DAYS_AFTER
-from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS
+from schemas.contracts import CORRELATIONS_MAX_AGE_DAYS, PROFILES_MAX_GAP_DAYS
 from schemas.errors import EmptyPartitionError, GateError, PublishConflictError, StorageError
 from schemas.layout import UNDATED, Partition
 from schemas.retention import ATTEMPT_DAYS, KEEPING, STAGING_DAYS, attempt_days, keep_days
@@ -154,7 +153,7 @@ def test_every_table_has_a_keeping_time_that_its_readers_can_live_with() -> None
     assert len(KEEPING) >= 15
     assert set(KEEPING) == {name for name, table in TABLES.items() if table.dated} == set(keep_days())
     assert all(keeping.reason for keeping in KEEPING.values())
-    assert KEEPING["profiles"].days > GAP_DAYS
+    assert KEEPING["profiles"].days > PROFILES_MAX_GAP_DAYS
     assert KEEPING["correlations"].days > CORRELATIONS_MAX_AGE_DAYS
     assert min(KEEPING[table].days for table in ("receipts", "chunks", "events")) > DAYS_AFTER
     assert attempt_days("receipts") == KEEPING["receipts"].days > attempt_days("chunks") == ATTEMPT_DAYS

@@ -34,6 +34,14 @@ FAMILY_SIZE = 4
 Launch = Callable[..., subprocess.Popen[str]]
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """Under nohup a hangup is ignored here and in every child, which is right for a stack and no test of it."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
     """Starts tiny launchers, each with its own root; ends whatever they leave, so that one failure stays one."""

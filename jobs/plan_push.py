@@ -26,7 +26,7 @@ from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
-from jobs.delivery.ramp import ramp_offsets
+from jobs.delivery.ramp import last_end, ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
@@ -40,7 +40,6 @@ from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
 
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
-CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
 
 _log = logging.getLogger(__name__)
 _USER_COLUMNS = ["user_id", "email", "is_subscribed", "locale", "properties"]
@@ -133,7 +132,7 @@ def main(
         )
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
     _check_gates(manifest, recipients_before, settings, books, override)
-    chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
+    chunks = _chunks(manifest, push)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
@@ -184,14 +183,15 @@ def _plan_bucket(
     return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
 
 
-def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> list[ChunkPlan]:
+def _chunks(manifest: Manifest, push: PushSettings) -> list[ChunkPlan]:
     """Number the parts of all buckets, in order, and give each its start."""
     parts = [
         (int(bucket), part, users)
         for bucket, counts in sorted(manifest.metrics["parts"].items(), key=lambda pair: int(pair[0]))
         for part, users in enumerate(counts)
     ]
-    offsets = ramp_offsets([users for _, _, users in parts], full_rate=users_per_second, ramp_minutes=ramp_minutes)
+    start, full = push.ramp_users_per_second
+    offsets = ramp_offsets([users for _, _, users in parts], start=start, full=full, ramp_minutes=push.ramp_minutes)
     return [
         ChunkPlan(number, bucket, part, users, offset)
         for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
@@ -219,9 +219,8 @@ def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings
     """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
     if not chunks:
         return {}
-    seconds = sum(chunk.users for chunk in chunks) / (push.requests_per_second * CONTACTS_PER_REQUEST)
-    last = chunks[-1]
-    seconds = max(seconds, last.offset_seconds + last.users / (push.requests_per_second * CONTACTS_PER_REQUEST))
+    users, offsets = [chunk.users for chunk in chunks], [chunk.offset_seconds for chunk in chunks]
+    seconds = last_end(users, offsets, users_per_second=push.users_per_second)
     end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, push.deadline_minutes * 60))
     text = end_at.isoformat(timespec="seconds")
     if end_at > deadline_at:

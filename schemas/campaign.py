@@ -25,6 +25,8 @@ from schemas.training import TrainingSettings
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
+USERS_PER_REQUEST: Final = 4_000  # of 6 MB, with six items of four fields each
+START_SHARE: Final = 0.05  # of the full rate, where a ramp starts unless the campaign says
 
 
 class _Settings(BaseModel):
@@ -61,9 +63,35 @@ class PushSettings(_Settings):
 
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
+    # What the ramp rises from, and to. None: 5 % of the full rate, and requests_per_second times 4,000 users. After the
+    # ramp requests_per_second alone sets the pace.
+    start_users_per_second: Annotated[float, Field(gt=0)] | None = None
+    full_users_per_second: Annotated[float, Field(gt=0)] | None = None
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
     deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
+
+    @property
+    def users_per_second(self) -> float:
+        """What the rate limit lets through, if every user's content is pushed."""
+        return self.requests_per_second * USERS_PER_REQUEST
+
+    @property
+    def ramp_users_per_second(self) -> tuple[float, float]:
+        """What the ramp rises from, and to."""
+        full = self.users_per_second if self.full_users_per_second is None else self.full_users_per_second
+        return START_SHARE * full if self.start_users_per_second is None else self.start_users_per_second, full
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        start, full = self.ramp_users_per_second
+        if start > full:
+            raise ValueError(
+                f"start_users_per_second {start:g} is more than full_users_per_second {full:g}"
+                f"{'' if self.full_users_per_second else f' (requests_per_second times {USERS_PER_REQUEST:,})'}; "
+                "a ramp rises: lower the first, or raise the second"
+            )
+        return self
 
 
 class Campaign(RankingSettings):

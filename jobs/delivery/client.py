@@ -35,6 +35,18 @@ class ImportJob:
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """What an answer said of the provider's limit: so many requests a window, of which some remain until its reset.
+
+    Units: reset_at in Unix time.
+    """
+
+    limit: int
+    remaining: int
+    reset_at: float
+
+
+@dataclass(frozen=True)
 class ContactList:
     """A contact list; `contact_count` may lag behind the imports."""
 
@@ -80,6 +92,9 @@ class SingleSendStats:
 
 class MailProvider(Protocol):
     """An e-mail provider that holds contacts with custom fields and mails lists of them."""
+
+    def rate_limit(self) -> RateLimit | None:
+        """Give what the last answer to this thread said of the limit of what it had asked; None if it said nothing."""
 
     def ensure_fields(self, names: Sequence[str]) -> dict[str, str]:
         """Map field names to the provider's ids, creating text fields that are missing.

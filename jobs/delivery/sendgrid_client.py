@@ -24,6 +24,7 @@ from jobs.delivery.client import (
     Contact,
     ImportJob,
     JobStatus,
+    RateLimit,
     SendStatus,
     SingleSend,
     SingleSendStats,
@@ -31,7 +32,7 @@ from jobs.delivery.client import (
 from jobs.delivery.error_file import download_errors
 from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
-from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
+from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, rate_limit, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
 DEFAULT_HOST: Final = "https://api.sendgrid.com"
@@ -81,6 +82,11 @@ class SendGridProvider(SendGridAccount):
     def __repr__(self) -> str:
         """Show the host, never the key."""
         return f"SendGridProvider(host={self._host!r})"
+
+    def rate_limit(self) -> RateLimit | None:
+        """See MailProvider."""
+        found: RateLimit | None = getattr(self._local, "rate_limit", None)
+        return found
 
     # Fields and lists
 
@@ -338,6 +344,7 @@ class SendGridProvider(SendGridAccount):
         for segment in path:
             client = client._(quote(segment, safe=""))
         operation = f"{method} /v3/{'/'.join(path)}"
+        self._local.rate_limit = None  # of the call before
         with wire_errors(operation, self._clock):
             try:
                 answer = getattr(client, method.lower())(
@@ -347,8 +354,10 @@ class SendGridProvider(SendGridAccount):
                     timeout=self._timeout_seconds,
                 )
             except HTTPError as error:
+                self._local.rate_limit = rate_limit(error.headers)
                 found = answer_error(operation, error.status_code, error.body, error.headers, self._clock)
                 raise found from error
+        self._local.rate_limit = rate_limit(answer.headers)
         if not answer.body:
             return None
         try:

@@ -19,6 +19,7 @@ from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot
 from jobs.delivery.people_book import Erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.ramp import last_end, ramp_offsets
+from jobs.delivery.sheet import Sheet
 from jobs.lake.buckets import bucket_of, keyed_hash
 from jobs.reconcile_push import mirror_bucket
 from schemas.audience import AudienceSettings, ExperimentSettings, SegmentSettings, UserCondition
@@ -231,6 +232,28 @@ def test_bodies_stay_under_the_byte_limit(monkeypatch):
         assert body.size + 1 + len(contacts[following.start].as_py()) > 2_000
     with pytest.raises(ValueError, match="one contact takes more"):
         list(cut_bodies(pa.array(["x" * 3_000]), []))
+
+
+def test_where_a_request_ends_does_not_depend_on_the_guess(monkeypatch):
+    """A resumed push begins with another guess of a row's size than the one before had: its bytes are the same."""
+    monkeypatch.setattr(payload, "MAX_BYTES", 2_000)
+    rows = pa.array([json.dumps({"email": "x" * (n % 37)}) for n in range(900)])
+    nobody = pa.nulls(len(rows), pa.string())
+    sheet = Sheet(
+        0,
+        nobody,
+        nobody,
+        nobody,
+        nobody,
+        nobody,
+        np.zeros(len(rows), np.int8),
+        ((),),
+        lambda positions: rows.take(pa.array(positions)),
+    )
+    for first in (0, 11, 500, 880):
+        positions = np.arange(first, len(rows))
+        bodies = {sheet.first_body(positions, guess).sha256 for guess in (1, 10, 25, 29, 30, 31, 32, 33, 40, 2_000)}
+        assert len(bodies) == 1
 
 
 @settings(max_examples=300, deadline=None)

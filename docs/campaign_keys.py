@@ -85,6 +85,7 @@ EXPLAINED = {
     "push.ramp_minutes": "minutes over which the rate rises. No retry, clear or restart shifts a chunk's place",
     "push.start_users_per_second": "users a second at the start of the ramp; none: 5 % of the full rate",
     "push.full_users_per_second": "at its end; none: `requests_per_second` times 4,000, which alone paces after it",
+    "push.clear_with": "what unused slots and cleared users get: `empty` text, `null`, or a `dash`; see docs/mail.md",
     "USER CONDITION.property": "a property that the users' export carries",
     "USER CONDITION.any_of": "it has one of these values …",
     "USER CONDITION.at_least": "… or is a number from this",

@@ -171,8 +171,8 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     used = used_rows(rows.slot_rows, len(rows.catalog))
     slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
     catalog = rows.catalog.take(pa.array(used))
-    values = item_values(catalog)
-    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
+    values, blank = item_values(catalog), delivery.campaign.push.blank
+    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS], blank))
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
@@ -183,9 +183,8 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
     carried = [used_rows([slot], len(some)) for slot in carrying]
     slot_rows = [places_in(items, slot, len(some)) for items, slot in zip(carried, carrying, strict=True)]
     urls = linked_urls(catalog.take(pa.array(some)), carried, tokens)
-    fragments = slot_fragments(
-        {part: texts.take(pa.array(some)) for part, texts in values.items()}, carried, field_ids, urls=urls
-    )
+    texts = {part: column.take(pa.array(some)) for part, column in values.items()}
+    fragments = slot_fragments(texts, carried, field_ids, blank=blank, urls=urls)
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +18,7 @@ from schemas.cold_start import HybridSettings, TrendingSettings
 from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
-from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.mail_fields import BLANK, DEFAULT_PREFIX, NEUTRAL
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
@@ -27,6 +27,7 @@ from schemas.training import TrainingSettings
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 USERS_PER_REQUEST: Final = 4_000  # of 6 MB, with six items of four fields each
 START_SHARE: Final = 0.05  # of the full rate, where a ramp starts unless the campaign says
+_BLANKS: Final = {"empty": NEUTRAL, "null": None, "dash": BLANK}
 
 
 class _Settings(BaseModel):
@@ -70,6 +71,14 @@ class PushSettings(_Settings):
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
     deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
+    # What stands in unused slots, and in all of a user who is cleared: what the provider takes for nothing. `empty`: ""
+    # `null`: a null, at one that removes the value then; `dash`: "-", at one that keeps the old value for "" and null.
+    clear_with: Literal["empty", "null", "dash"] = "empty"
+
+    @property
+    def blank(self) -> str | None:
+        """What is written where there is nothing."""
+        return _BLANKS[self.clear_with]
 
     @property
     def users_per_second(self) -> float:

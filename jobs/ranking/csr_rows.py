@@ -20,9 +20,7 @@ def stacked(
     indptr = np.zeros(rows + 1, np.int32)
     np.cumsum(np.bincount(row, minlength=rows), out=indptr[1:])
     indices, data = np.empty(len(row), np.int32), np.empty(len(row), np.float32)
-    _put(
-        indptr[:-1].copy(), plain(row, np.int64), plain(column, np.int64), plain(value, np.float32), indices, data
-    )
+    _put(indptr[:-1].copy(), plain(row, np.int64), plain(column, np.int64), plain(value, np.float32), indices, data)
     return sparse.csr_array((data, indices, indptr), shape=(rows, columns))
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.lake.distinct import distinct
 from jobs.lake.list_columns import flat, lengths, rank_within
 from jobs.ranking.capped_lists import TAKEN, fates
 from jobs.ranking.csr_rows import row_of
@@ -59,7 +60,7 @@ def candidates(interest: sparse.csr_array, shared: Shared, whole: npt.NDArray[np
     """
     if shared.table is None:
         return interest
-    recent = np.unique(interest.indices).astype(np.int64)
+    recent = distinct(interest.indices).astype(np.int64)
     renamed = sparse.csr_array(
         (interest.data, np.searchsorted(recent, interest.indices), interest.indptr),
         shape=(interest.shape[0], len(recent)),

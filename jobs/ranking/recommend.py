@@ -1,7 +1,7 @@
 """Recommend to a batch of users: what goes with their recent items, less what is ruled out; then fill short lists.
 
-The answer is the row-wise best n of R · C without [E | T]: R weighs the users' recent items, C holds the correlations of
-what may be recommended, E and T mark the items and groups of twins that are ruled out. Only positive scores are kept.
+The answer is the row-wise best n of R · C without [E | T]: R weighs the users' recent items, C holds the correlations
+of what may be recommended, E and T mark the items and groups of twins that are ruled out. Only positive scores count.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.lake.distinct import distinct
 from jobs.lake.list_columns import list_column
 from jobs.ranking.capped_lists import Cap, capped_lists
 from jobs.ranking.correlation_table import CorrelationTable, boosted, twin_groups
@@ -105,7 +106,7 @@ def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tu
     if len(short) == 0:
         return own, whole
     interest = batch.interest[short]
-    items = np.unique(interest.indices).astype(np.int64)
+    items = distinct(interest.indices).astype(np.int64)
     renamed = sparse.csr_array(
         (interest.data, np.searchsorted(items, interest.indices).astype(np.int32), interest.indptr),
         shape=(len(short), len(items)),

@@ -47,7 +47,7 @@ class Case:
         for row in range(product.shape[0]):
             held = self.started.indices[self.started.indptr[row] : self.started.indptr[row + 1]].tolist()
             taken = []
-            for item in sorted(range(self.items), key=lambda i: (-product[row, i], i)):  # noqa: B023
+            for item in sorted(range(self.items), key=lambda i: (-product[row, i], i)):
                 full = any(
                     cap.kind[item] != NO_KIND
                     and sum(cap.kind[other] == cap.kind[item] for other in [*held, *taken]) >= cap.most

@@ -14,7 +14,7 @@ import test_withdraw as withdraw
 from small_night import Night
 
 from jobs import push_chunk, schedule_send
-from jobs.delivery import chunk_rows, engine, shared_pace
+from jobs.delivery import chunk_rows, chunk_sheet, engine, shared_pace
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.mail_template import load_template
@@ -58,13 +58,13 @@ def blind_create_and_schedule(patch):
 
 def omitted_slots(patch):
     """Empty slots are left out, as if the provider cleared what an update omits."""
-    render = push_chunk.render_contacts
+    render = chunk_sheet.render_contacts
 
     def leave_out(**options):
         rows = render(**options).to_pylist()
         return pa.array([re.sub(r',"e\d+_T":""', "", row) for row in rows])
 
-    patch.setattr(push_chunk, "render_contacts", leave_out)
+    patch.setattr(chunk_sheet, "render_contacts", leave_out)
 
 
 def positional_join(patch):
@@ -108,8 +108,8 @@ def one_try_a_row(patch):
 
 def cleared_join_the_list(patch):
     """Who has nothing is mailed all the same."""
-    made = push_chunk.Sheet
-    patch.setattr(push_chunk, "Sheet", lambda **given: made(**{**given, "lanes": (given["lanes"][0],) * 2}))
+    made = chunk_sheet.Sheet
+    patch.setattr(chunk_sheet, "Sheet", lambda **given: made(**{**given, "lanes": (given["lanes"][0],) * 2}))
 
 
 def pace_of_each_process(patch):

@@ -81,7 +81,7 @@ EXPLAINED = {
     "mail.subject": "the mail's subject",
     "mail.account_id": "the `user_id` that the live provider has to answer the key with; needed where `live = true`",
     "mail.max_lateness_minutes": "a live send later than this is given up",
-    "push.chunk_users": "users that one task pushes, at most",
+    "push.chunk_users": "users that one task pushes, at most; of `csv_import` see `file_users`",
     "push.ramp_minutes": "minutes over which the rate rises to its full height",
     "USER CONDITION.property": "a property that the users' export carries",
     "USER CONDITION.any_of": "it has one of these values …",

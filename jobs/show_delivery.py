@@ -49,6 +49,7 @@ def show_delivery(ledger: Ledger, run_: Run) -> dict[str, Any]:
         "rows": sum(chunk.users for chunk in chunks),
         "planned": ledger.plan_counts(run_),
         "plan": digest[:12],
+        "method": ledger.method(run_),
         "start_at": start_at.isoformat(),
         "deadline_at": deadline_at.isoformat() if deadline_at else None,
         "chunks": dict(Counter(ledger.holder(run_, chunk.chunk).state for chunk in chunks)),

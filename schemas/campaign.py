@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +22,8 @@ from schemas.mail_fields import DEFAULT_PREFIX
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
+
+PushMethod = Literal["contacts", "csv_import"]
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -59,11 +61,19 @@ class MailSettings(_Settings):
 class PushSettings(_Settings):
     """How the contacts reach the provider."""
 
+    # contacts: as JSON, some thousand users a request. csv_import: a compressed file for each chunk, for a first load.
+    method: PushMethod = "contacts"
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
+    # The same of csv_import, where a chunk is a file: SendGrid takes a million rows in one.
+    file_users: Annotated[int, Field(ge=1, le=1_000_000)] = 200_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
     deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
+
+    def users_of_chunk(self, method: PushMethod) -> int:
+        """How many users one task pushes by that method, at most."""
+        return self.file_users if method == "csv_import" else self.chunk_users
 
 
 class Campaign(RankingSettings):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 2  # of these tables; a ledger of another version is refused
+SCHEMA_VERSION: Final = 3  # of these tables; a ledger of another version is refused
 
 metadata = sa.MetaData()
 
@@ -27,6 +27,7 @@ plans = sa.Table(
     *_run_columns(),
     sa.Column("digest", sa.String, nullable=False),
     sa.Column("counts", sa.JSON, nullable=False),
+    sa.Column("method", sa.String, nullable=False),  # contacts, csv_import: by which every worker pushes
     sa.Column("start_at", sa.String, nullable=False),
     sa.Column("deadline_at", sa.String),
     sa.Column("list_id", sa.String),

@@ -59,6 +59,9 @@ class Body:
         """In bytes."""
         return len(self.content)
 
+    def close(self) -> None:
+        """Nothing is to be given back."""
+
 
 def item_values(catalog: pa.Table) -> dict[str, pa.StringArray]:
     """The text of each part of each catalog row, as JSON strings.

@@ -31,6 +31,7 @@ from jobs.delivery.client import (
 from jobs.delivery.error_file import download_errors
 from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
+from jobs.delivery.sendgrid_imports import SendGridImports
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
@@ -48,7 +49,7 @@ _SEND_ORDER: Final = {"triggered": 0, "scheduled": 1, "draft": 2}
 logging.getLogger("python_http_client.client").addFilter(lambda record: False)
 
 
-class SendGridProvider(SendGridAccount):
+class SendGridProvider(SendGridAccount, SendGridImports):
     """Implements MailProvider over SendGrid's v3 API, or over anything that speaks it at `host`."""
 
     def __init__(

@@ -22,10 +22,12 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.mail_sender import MAILS_PER_REQUEST
 from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
+from jobs.delivery.push_method import MAIL_SEND
 from jobs.delivery.ramp import ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
@@ -82,16 +84,26 @@ def main(
     users = opened.manifest(Partition("users", date))
     suppressions = opened.manifest(Partition("suppressions", date, settings.name))
     yesterday = date - dt.timedelta(days=1)
-    mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
+    mails = settings.push.method == MAIL_SEND
+    mirror = None if mails else opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
     since = mirror.partition.date if mirror else dt.date.min
-    if unknown := books.unreconciled_dates(this_run, since):
+    if mails:
+        _log.info("by Mail Send: nothing is kept at the provider, so everybody's content is sent and nobody is cleared")
+        full = True
+    elif unknown := books.unreconciled_dates(this_run, since):
         _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
         full = True
     gone = erased(books)
     # The number of tombstones tells plans apart: there are only ever more of them.
-    parameters = {"chunk_users": push.chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
+    parameters = {
+        "chunk_users": push.chunk_users,
+        "method": push.method,  # the push goes by this, not by the file that may have changed since
+        "full": full,
+        "erased": len(gone),
+        **settings.audience_parameters(),
+    }
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -133,7 +145,7 @@ def main(
         )
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
     _check_gates(manifest, recipients_before, settings, books, override)
-    chunks = _chunks(manifest, push.requests_per_second * CONTACTS_PER_REQUEST, push.ramp_minutes)
+    chunks = _chunks(manifest, _users_per_second(push), push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
@@ -215,13 +227,17 @@ def _check_gates(
         note_override(books, Run(settings.name, manifest.partition.date), "plan_push", "; ".join(strange), override)
 
 
+def _users_per_second(push: PushSettings) -> float:
+    """How many users' content leaves in a second, at the full rate."""
+    return push.requests_per_second * (MAILS_PER_REQUEST if push.method == MAIL_SEND else CONTACTS_PER_REQUEST)
+
+
 def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:
     """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
     if not chunks:
         return {}
-    seconds = sum(chunk.users for chunk in chunks) / (push.requests_per_second * CONTACTS_PER_REQUEST)
-    last = chunks[-1]
-    seconds = max(seconds, last.offset_seconds + last.users / (push.requests_per_second * CONTACTS_PER_REQUEST))
+    rate, last = _users_per_second(push), chunks[-1]
+    seconds = max(sum(chunk.users for chunk in chunks) / rate, last.offset_seconds + last.users / rate)
     end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, push.deadline_minutes * 60))
     text = end_at.isoformat(timespec="seconds")
     if end_at > deadline_at:

@@ -1,7 +1,9 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
+Of a campaign of Mail Send (`push.method`): render its mails, and hand them over to the run's batch, which waits.
+
 Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
-Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
+Writes: contacts, or mails that wait, at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
 """
@@ -9,7 +11,6 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 import argparse
 import datetime as dt
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,21 @@ from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
 from jobs.delivery.link_tokens import LinkTokens
 from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
-from jobs.delivery.provider_calls import LEASE_SECONDS
+from jobs.delivery.provider_calls import LEASE_SECONDS, ProviderCalls
+from jobs.delivery.push_mails import push_mails
+from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
 from jobs.delivery.sheet import Sheet
+from jobs.delivery.used_rows import places_in, used_rows
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
 from jobs.lake.manifest import Manifest, Window
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
-from schemas.tables import RECEIPTS, RECENT_EVENTS
+from schemas.tables import MAIL_OUTCOMES, RECEIPT_OUTCOMES, RECEIPTS, RECENT_EVENTS
 
 CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
 LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
@@ -115,6 +119,21 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     )
     rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
+    files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan)
+    push = push_mails if method_of(plan) == MAIL_SEND else _push_contacts
+    is_done, counts = push(delivery, claim, rows, calls, files)
+    outcomes = (*RECEIPT_OUTCOMES, *MAIL_OUTCOMES)
+    counts["expired"] = claim.plan.users - sum(counts.get(outcome, 0) for outcome in dict.fromkeys(outcomes))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
+    state = "confirmed" if is_done else "expired"
+    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
+    return Claim(claim.plan, claim.epoch, state, counts)
+
+
+def _push_contacts(
+    delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
+) -> tuple[bool, dict[str, int]]:
+    """Write what is open of a chunk into contacts; say whether all of it is confirmed, and count users by outcome."""
     slots = delivery.campaign.slots
     own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
     ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
@@ -125,15 +144,10 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
         delivery.book,
         claim,
         calls,
-        ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan),
+        files,
         delivery.campaign.push.requests_per_second,
     )
-    state = "confirmed" if pusher.push(sheet) else "expired"
-    counts = pusher.counts()
-    counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
-    counts[LAG] = round((rendered_at - read_at).total_seconds())
-    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
-    return Claim(claim.plan, claim.epoch, state, counts)
+    return pusher.push(sheet), pusher.counts()
 
 
 def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
@@ -214,22 +228,6 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dic
         lanes=((list_id,), (), (list_id,)),
         render=render,
     )
-
-
-def used_rows(slots: Sequence[npt.NDArray[np.int64]], size: int) -> npt.NDArray[np.int64]:
-    """Give the rows of a table of `size` that occur in any slot, in order; -1 is no row."""
-    is_used = np.zeros(size + 1, np.bool_)
-    for rows in slots:
-        is_used[rows] = True
-    return np.flatnonzero(is_used[:size])
-
-
-def places_in(used: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Turn rows of a table of `size` into places among those that are used; -1 for no row and one that is not."""
-    place = np.full(size + 1, -1)
-    place[used] = np.arange(len(used))
-    found: npt.NDArray[np.int64] = place[rows]
-    return found
 
 
 if __name__ == "__main__":

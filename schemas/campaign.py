@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,7 @@ from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
 from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.mail_send import HOLD_MINUTES, MailSendSettings
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
@@ -57,8 +58,11 @@ class MailSettings(_Settings):
 
 
 class PushSettings(_Settings):
-    """How the contacts reach the provider."""
+    """How the users' content reaches the provider."""
 
+    # `contacts`: written into contacts, mailed by one single send. `mail_send`: in the mails themselves, at most once;
+    # nothing is kept at the provider, and a request whose answer is lost is never repeated. See docs/mail.md.
+    method: Literal["contacts", "mail_send"] = "contacts"
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
@@ -78,6 +82,7 @@ class Campaign(RankingSettings):
     trending: TrendingSettings = TrendingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    mail_send: MailSendSettings = MailSendSettings()
     last_look: LastLookSettings = LastLookSettings()
     gates: DeliveryGates = DeliveryGates()
 
@@ -92,7 +97,21 @@ class Campaign(RankingSettings):
             )
         if self.mail.live and self.mail.account_id is None:
             raise ValueError("mail.live is true and mail.account_id is not given; name the account that may be used")
+        if self.push.method == "mail_send":
+            self._fits_mail_send()
         return self
+
+    def _fits_mail_send(self) -> None:
+        missing = [name for name in ("from_email", "postal_address") if getattr(self.mail_send, name) is None]
+        if missing:
+            raise ValueError(f"push.method is mail_send and mail_send.{' and mail_send.'.join(missing)} not given")
+        leaves = self.push.deadline_minutes + HOLD_MINUTES
+        if leaves > self.mail.max_lateness_minutes:
+            raise ValueError(
+                f"push.deadline_minutes {self.push.deadline_minutes}: with mail_send the mails leave {HOLD_MINUTES} "
+                f"minutes after that, and mail.max_lateness_minutes is {self.mail.max_lateness_minutes}; a live send "
+                f"would always be too late. Set push.deadline_minutes to what the push needs, e.g. 45"
+            )
 
     def send_name(self, date: dt.date) -> str:
         """Name the single send of a date at the provider; one name is one send, for ever."""
@@ -131,6 +150,8 @@ def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
 
 
 def _clash(first: Campaign, second: Campaign) -> str | None:
+    if "mail_send" in (first.push.method, second.push.method):
+        return None  # writes no contacts
     if first.mail.field_prefix == second.mail.field_prefix:
         return (
             f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "

@@ -14,14 +14,14 @@ import argparse
 import datetime as dt
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.event_files import Heard, read_events
 from jobs.delivery.ledger import Ledger, Run
-from jobs.delivery.mail_bodies import request_token, run_token
+from jobs.delivery.mail_bodies import MailTokens
 from jobs.delivery.mail_book import UNHEARD, Batch, MailBook
 from jobs.delivery.receipt_files import ReceiptFiles, as_outcome, receipts_attempt
 from jobs.delivery.reconcile_mails import mail_counts, publish_receipts
@@ -73,14 +73,17 @@ def settle_mails(lake: Lake, ledger: Ledger, run_: Run, events: Sequence[Path]) 
             f"{run_.campaign} of {run_.send_date} handed no mail to Mail Send; there is nothing to settle"
         )
     digest, chunks, _ = ledger.plan(run_)
-    heard = read_events(events, run_token(ledger, run_))
+    tokens = MailTokens.of(ledger, run_)
+    heard = read_events(events, tokens.run_token)
     requests = [(chunk, request) for chunk in chunks for request in book.of_chunk(chunk.chunk)]
-    is_quiet = _is_silence_an_answer(book, batch, heard, [request for _, request in requests])
+    evidence = Evidence(tokens, heard, silence(book, batch, tokens, heard, [request for _, request in requests]))
     attempt = receipts_attempt(lake, run_, digest)
     for chunk, request in requests:
-        state = _verdict(book, batch, heard, request, is_quiet=is_quiet)
+        state = evidence.verdict(request)
         if state is not None:
-            _settle(book, ReceiptFiles(attempt, chunk), request, state)
+            files = ReceiptFiles(attempt, chunk)
+            rows = as_outcome(files.read(request.receipt), "delivered" if state == "confirmed" else "not_sent")
+            book.settle_unheard(request, state, asdict(files.write_again(rows)))
     counts = mail_counts(book)
     if ledger.is_reconciled(run_):
         publish_receipts(lake, book, counts)
@@ -94,42 +97,55 @@ def settle_mails(lake: Lake, ledger: Ledger, run_: Run, events: Sequence[Path]) 
     }
 
 
-def _is_silence_an_answer(book: MailBook, batch: Batch, heard: Heard, requests: Sequence[Request]) -> bool:
-    """Say whether a request that no event names was not taken: late enough, and nothing else is missing."""
-    answered = [request for request in requests if request.state == "confirmed" and request.counts.get("delivered")]
-    missing = [request for request in answered if _token(book, request) not in heard.requests]
-    is_late = book.ledger.now_seconds() >= (batch.send_at + SILENT_AFTER).timestamp()
-    if heard.events and (missing or heard.unreadable):
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run's requests. `silence`: what it means that no event names a request."""
+
+    tokens: MailTokens
+    heard: Heard
+    silence: Literal["nothing", "not_taken", "nothing_left"]
+
+    def names(self, request: Request) -> bool:
+        """Say whether any event is of this request."""
+        return self.tokens.request(request.chunk, request.epoch, request.request) in self.heard.requests
+
+    def verdict(self, request: Request) -> State | None:
+        """Say what a request has become; None if that is nothing new, or it made no mail."""
+        is_answered, is_given_up = bool(request.counts.get("delivered")), request.state == "not_sent"
+        if not (is_answered or is_given_up or request.state in UNHEARD):
+            return None
+        if self.names(request):  # the last word, whatever was concluded before
+            return None if is_answered else "confirmed"
+        if is_given_up or self.silence == "nothing":
+            return None
+        return "not_sent" if self.silence == "nothing_left" or not is_answered else None
+
+
+def silence(
+    book: MailBook, batch: Batch, tokens: MailTokens, heard: Heard, requests: Sequence[Request]
+) -> Literal["nothing", "not_taken", "nothing_left"]:
+    """Say what it means for a request that no event names it.
+
+    `nothing_left`: its batch was cancelled before anybody began to release it, so that no mail of it left at all.
+    `not_taken`: it is late enough, every request that was answered is named, and everything could be read.
+    """
+    now = book.ledger.now_seconds()
+    if batch.state in ("cancelled", "lifted"):
+        is_over = now >= batch.send_at.timestamp() and not book.has_begun("release_batch")
+        return "nothing_left" if is_over else "nothing"
+    if batch.state != "released" or now < (batch.send_at + SILENT_AFTER).timestamp():
+        return "nothing"
+    answered = [request for request in requests if request.counts.get("delivered")]
+    named = sum(Evidence(tokens, heard, "nothing").names(request) for request in answered)
+    if not answered or named < len(answered) or heard.unreadable:
         _log.warning(
-            "%d of %d requests that were answered are in no event, %d events cannot be read: silence says nothing",
-            len(missing),
+            "events name %d of the %d requests that were answered, and %d cannot be read: silence says nothing",
+            named,
             len(answered),
             heard.unreadable,
         )
-    return batch.state == "released" and is_late and bool(answered) and not missing and not heard.unreadable
-
-
-def _verdict(book: MailBook, batch: Batch, heard: Heard, request: Request, *, is_quiet: bool) -> State | None:
-    """What is known of a request now; None if that is nothing new."""
-    is_mail = bool(request.state in UNHEARD or request.counts.get("delivered") or request.counts.get("not_sent"))
-    if not is_mail:
-        return None
-    if _token(book, request) in heard.requests:
-        return None if request.counts.get("delivered") else "confirmed"
-    if request.state == "not_sent":
-        return None
-    if batch.state in ("cancelled", "lifted") and book.ledger.now_seconds() >= batch.send_at.timestamp():
-        return "not_sent" if not book.has_begun("release_batch") else None
-    return "not_sent" if request.state in UNHEARD and is_quiet else None
-
-
-def _settle(book: MailBook, files: ReceiptFiles, request: Request, state: State) -> None:
-    rows = as_outcome(files.read(request.receipt), "delivered" if state == "confirmed" else "not_sent")
-    book.settle_unheard(request, state, asdict(files.write_again(rows)))
-
-
-def _token(book: MailBook, request: Request) -> str:
-    return request_token(book.ledger, book.run, request.chunk, request.epoch, request.request)
+        return "nothing"
+    return "not_taken"
 
 
 if __name__ == "__main__":

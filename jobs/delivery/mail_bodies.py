@@ -7,7 +7,7 @@ keeps them without treating them as personal: they hold keyed hashes alone.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +55,30 @@ class Envelope:
         return f'{text[:-1]},"personalizations":['.encode()
 
 
-def run_token(ledger: Ledger, run: Run) -> str:
-    """Name a run to whoever has the ledger's key, and to nobody else: 16 hex digits."""
-    return _token(ledger, f"{run.campaign}\n{run.send_date.isoformat()}")
+@dataclass(frozen=True)
+class MailTokens:
+    """Names of a run and its requests, 16 hex digits each, that say something only to who has the ledger's key."""
 
+    key: str
+    run: Run
 
-def request_token(ledger: Ledger, run: Run, chunk: int, epoch: int, request: int) -> str:
-    """Name a request likewise."""
-    return _token(ledger, f"{run.campaign}\n{run.send_date.isoformat()}\n{chunk}\n{epoch}\n{request}")
+    @classmethod
+    def of(cls, ledger: Ledger, run: Run) -> Self:
+        """Take the key from the ledger."""
+        return cls(ledger.key(MAIL_KEY), run)
+
+    @property
+    def run_token(self) -> str:
+        """Name the run."""
+        return self._hashed("")
+
+    def request(self, chunk: int, epoch: int, request: int) -> str:
+        """Name one of its requests."""
+        return self._hashed(f"{chunk}/{epoch}/{request}")
+
+    def _hashed(self, what: str) -> str:
+        texts = pa.array([f"{self.run.campaign}\n{self.run.send_date.isoformat()}\n{what}"])
+        return f"{int(keyed_hash(texts, self.key)[0]):016x}"
 
 
 def render_personalizations(
@@ -109,7 +125,3 @@ def first_message(personalizations: pa.StringArray, head: bytes) -> Body:
     some = personalizations[:stop].cast(pa.binary())
     joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), b",")
     return Body.of(head + joined[0].as_py() + b"]}", 0, stop)
-
-
-def _token(ledger: Ledger, text: str) -> str:
-    return f"{int(keyed_hash(pa.array([text]), ledger.key(MAIL_KEY))[0]):016x}"

@@ -24,7 +24,7 @@ import numpy as np
 from jobs.delivery import mail_sender
 from jobs.delivery.client import MailProvider
 from jobs.delivery.ledger import Claim
-from jobs.delivery.mail_bodies import Envelope, first_message, request_token
+from jobs.delivery.mail_bodies import Envelope, MailTokens, first_message
 from jobs.delivery.mail_book import MailBook
 from jobs.delivery.mail_sheet import MailSheet
 from jobs.delivery.provider_calls import LONGEST_WAIT_SECONDS, ProviderCalls
@@ -60,6 +60,7 @@ class Mailer:
     calls: ProviderCalls
     files: ReceiptFiles
     envelope: Envelope
+    tokens: MailTokens
     requests_per_second: float
     look: Callable[[], None]
     _next: int = field(init=False, default=0)
@@ -128,7 +129,7 @@ class Mailer:
 
     def _hand_over(self, sheet: Sheet, positions: Positions) -> list[Positions]:
         """Make one request of the first of these users; return, in parts, those who are still in none."""
-        token = request_token(self.book.ledger, self.book.run, self.claim.plan.chunk, self.claim.epoch, self._next)
+        token = self.tokens.request(self.claim.plan.chunk, self.claim.epoch, self._next)
         head = self.envelope.head(token)
         body = first_message(sheet.render(positions[: mail_sender.MAILS_PER_REQUEST]), head)
         sent, rest = positions[: body.stop], positions[body.stop :]

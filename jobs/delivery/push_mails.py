@@ -2,7 +2,7 @@
 
 from jobs.delivery.chunk_rows import ChunkRows
 from jobs.delivery.ledger import Claim
-from jobs.delivery.mail_bodies import Envelope, run_token
+from jobs.delivery.mail_bodies import Envelope, MailTokens
 from jobs.delivery.mail_book import Batch
 from jobs.delivery.mail_engine import Mailer
 from jobs.delivery.mail_sheet import make_mail_sheet
@@ -17,14 +17,15 @@ def push_mails(
     delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
 ) -> tuple[bool, dict[str, int]]:
     """Hand over what is open of a chunk; say whether all of it is settled, and count its users by outcome."""
-    batch = ensure_run_batch(delivery)
+    batch, tokens = ensure_run_batch(delivery), MailTokens.of(delivery.ledger, delivery.run)
     mailer = Mailer(
         delivery.provider,
         delivery.mails,
         claim,
         calls,
         files,
-        _envelope(delivery, batch, calls),
+        _envelope(delivery, batch, tokens, calls),
+        tokens,
         delivery.campaign.push.requests_per_second,
         lambda: check_hold(delivery, batch, calls),
     )
@@ -32,7 +33,7 @@ def push_mails(
     return is_settled, mailer.counts()
 
 
-def _envelope(delivery: Delivery, batch: Batch, calls: ProviderCalls) -> Envelope:
+def _envelope(delivery: Delivery, batch: Batch, tokens: MailTokens, calls: ProviderCalls) -> Envelope:
     settings, sender = delivery.campaign, delivery.campaign.mail_send
     if sender.from_email is None:
         raise ConfigError(
@@ -48,5 +49,5 @@ def _envelope(delivery: Delivery, batch: Batch, calls: ProviderCalls) -> Envelop
         send_at=int(batch.send_at.timestamp()),
         group_id=calls.repeat(lambda: delivery.provider.ensure_suppression_group(group)),
         category=f"ryml {settings.name}",
-        run_token=run_token(delivery.ledger, delivery.run),
+        run_token=tokens.run_token,
     )

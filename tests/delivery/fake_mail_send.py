@@ -58,7 +58,9 @@ class FakeMailSend(FakeProvider):
     # Templates
 
     def find_template(self, name):
-        return self._call("find_template", lambda: next((i for i, t in self.templates.items() if t["name"] == name), None))
+        return self._call(
+            "find_template", lambda: next((i for i, t in self.templates.items() if t["name"] == name), None)
+        )
 
     def ensure_template(self, name, *, version, subject, html, text):
         def act():

@@ -10,7 +10,18 @@ import pyarrow.compute as pc
 from fake_mail_send import FakeMailSend
 from fake_provider import NO_FAULTS
 from small_night import (
-    CAMPAIGN, DATE, PLAN, RUN, SLOTS, Night, address, chunk_plans, make_lake, title, url, without_tokens,
+    CAMPAIGN,
+    DATE,
+    PLAN,
+    RUN,
+    SLOTS,
+    Night,
+    address,
+    chunk_plans,
+    make_lake,
+    title,
+    url,
+    without_tokens,
 )  # fmt: skip
 
 from jobs.delivery import mail_sender
@@ -53,7 +64,10 @@ def mail_base_lake(folder):
         if row["action"] == "upsert":
             row["part"], parts[bucket] = parts[bucket] // 3, parts[bucket] + 1
         rows.append(row)
-    attempt, table = lake.attempt(Partition("chunks", DATE, "spring"), "mail"), pa.Table.from_pylist(rows, CHUNKS.schema)
+    attempt, table = (
+        lake.attempt(Partition("chunks", DATE, "spring"), "mail"),
+        pa.Table.from_pylist(rows, CHUNKS.schema),
+    )
     bucket = bucket_of(table["user_id"].combine_chunks(), lake.buckets)
     files = [attempt.write(table.filter(pa.array(bucket == n)), bucket=n) for n in range(lake.buckets)]
     attempt.publish(files, inputs=[], parameters={"method": "mail_send"})
@@ -142,7 +156,9 @@ class MailNight(Night):
         counts = MailBook(self.ledger, RUN).outcomes()
         if sum(counts.get(name, 0) for name in MAIL_OUTCOMES) != len(UPSERTS):
             wrong.append(f"the ledger counts {counts} of {len(UPSERTS)} users")
-        if {name: number for name, number in counts.items() if number} != Counter(found[0] for found in outcomes.values()):
+        if {name: number for name, number in counts.items() if number} != Counter(
+            found[0] for found in outcomes.values()
+        ):
             wrong.append(f"the ledger counts {counts}, the receipts {outcomes}")
         return wrong
 

@@ -29,15 +29,35 @@ def test_a_night_of_mails_without_faults(mail_base, tmp_path, ledger):
 
 @pytest.mark.parametrize("seed", [None, *SEEDS])
 def test_mails_are_at_most_one_wherever_the_night_dies(mail_base, tmp_path, ledger, seed):
+    """Without faults at every point; each seed at every fourth, so that all four have them all."""
+    nights, mailed_twice = die_at_points(
+        mail_base, tmp_path, ledger, seed, *((0, 1) if seed is None else (seed - 1, 4))
+    )
+    assert nights >= (40 if seed is None else 8)
+    assert mailed_twice == 0
+
+
+@pytest.mark.scoreboard
+def test_mails_are_at_most_one_at_every_point_of_every_seed(mail_base, tmp_path, ledger, scoreboard):
+    found = [die_at_points(mail_base, tmp_path / str(seed), ledger, seed, 0, 1) for seed in (None, *SEEDS)]
+    nights, mailed_twice = (sum(column) for column in zip(*found, strict=True))
+    scoreboard.add("Mail Send: nights that died, one at each point, 5 seeds", str(nights))
+    scoreboard.add("Mail Send: users who got two mails", str(mailed_twice))
+
+
+def die_at_points(mail_base, tmp_path, ledger, seed, first, step):
+    """Let nights die at some of the points of a night with a seed's faults; count them, and who was mailed twice."""
     faults = NO_FAULTS if seed is None else mail_faults(seed)
     whole = MailNight(mail_base, tmp_path / "whole", ledger, faults=faults)
     whole.run()
     assert whole.differences() == []
     assert len(whole.points) > 25
-    unknown = settled = 0
-    for k in range(len(whole.points)):
+    unknown = settled = twice = 0
+    ks = range(first, len(whole.points), step)
+    for k in ks:
         night = MailNight(mail_base, tmp_path / f"lake-{k}", ledger, faults=faults, die_at=k)
         night.run()
+        twice += sum(number > 1 for number in night.provider.mails_per_address.values())
         where = f"seed {seed}, died at point {k}: {whole.points[k]}"
         assert night.deaths == 1, where
         assert night.differences() == [], where
@@ -54,4 +74,5 @@ def test_mails_are_at_most_one_wherever_the_night_dies(mail_base, tmp_path, ledg
         else:  # only where no request was answered does silence say nothing
             assert not users_of(night.lake, "delivered"), where
     assert unknown > 0
-    assert settled > 0.9 * len(whole.points)
+    assert settled > 0.8 * len(ks)
+    return len(ks), twice

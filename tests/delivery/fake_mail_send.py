@@ -1,4 +1,4 @@
-"""Mail Send at the provider in memory: batches that hold only what is due ten minutes later, and no memory of repeats."""
+"""Mail Send at the provider in memory: batches hold only what is due ten minutes later; repeats are not known."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ PAUSED_SECONDS = 72 * 3600.0
 
 
 class FakeMailSend(FakeProvider):
-    """See the module. `mailed` is every mail that left: (address, data), in order; `events` what a webhook would post."""
+    """See the module. `mailed`: every mail that left, as (address, data); `events`: what a webhook would post."""
 
     def __init__(self, time, faults=NO_FAULTS, point=lambda name: None):
         super().__init__(time, faults, point)
@@ -58,9 +58,10 @@ class FakeMailSend(FakeProvider):
     # Templates
 
     def find_template(self, name):
-        return self._call(
-            "find_template", lambda: next((i for i, t in self.templates.items() if t["name"] == name), None)
-        )
+        def act():
+            return next((key for key, entry in self.templates.items() if entry["name"] == name), None)
+
+        return self._call("find_template", act)
 
     def ensure_template(self, name, *, version, subject, html, text):
         def act():

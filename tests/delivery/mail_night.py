@@ -64,10 +64,8 @@ def mail_base_lake(folder):
         if row["action"] == "upsert":
             row["part"], parts[bucket] = parts[bucket] // 3, parts[bucket] + 1
         rows.append(row)
-    attempt, table = (
-        lake.attempt(Partition("chunks", DATE, "spring"), "mail"),
-        pa.Table.from_pylist(rows, CHUNKS.schema),
-    )
+    attempt = lake.attempt(Partition("chunks", DATE, "spring"), "mail")
+    table = pa.Table.from_pylist(rows, CHUNKS.schema)
     bucket = bucket_of(table["user_id"].combine_chunks(), lake.buckets)
     files = [attempt.write(table.filter(pa.array(bucket == n)), bucket=n) for n in range(lake.buckets)]
     attempt.publish(files, inputs=[], parameters={"method": "mail_send"})
@@ -156,9 +154,8 @@ class MailNight(Night):
         counts = MailBook(self.ledger, RUN).outcomes()
         if sum(counts.get(name, 0) for name in MAIL_OUTCOMES) != len(UPSERTS):
             wrong.append(f"the ledger counts {counts} of {len(UPSERTS)} users")
-        if {name: number for name, number in counts.items() if number} != Counter(
-            found[0] for found in outcomes.values()
-        ):
+        counted = {name: number for name, number in counts.items() if number}
+        if counted != Counter(found[0] for found in outcomes.values()):
             wrong.append(f"the ledger counts {counts}, the receipts {outcomes}")
         return wrong
 

@@ -39,7 +39,7 @@ class Envelope:
     category: str
     run_token: str
 
-    def head(self, request_token: str) -> bytes:
+    def head(self) -> bytes:
         """Write everything up to the first personalization."""
         sender = {"email": self.from_email} | ({"name": self.from_name} if self.from_name else {})
         fields: dict[str, Any] = {
@@ -49,10 +49,13 @@ class Envelope:
             "send_at": self.send_at,
             "asm": {"group_id": self.group_id},
             "categories": [self.category],
-            "custom_args": {RUN_ARGUMENT: self.run_token, REQUEST_ARGUMENT: request_token},
         }
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         return f'{text[:-1]},"personalizations":['.encode()
+
+    def tail(self, request_token: str) -> bytes:
+        """Write the end of each personalization: by the contract those of a whole request would be a text."""
+        return f',"{RUN_ARGUMENT}":"{self.run_token}","{REQUEST_ARGUMENT}":"{request_token}"}}}}'.encode()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def render_personalizations(
     names: Mapping[str, str],
     run: str,
 ) -> pa.StringArray:
-    """Render one JSON object a user; `names` are the fields' own, which the template asks for.
+    """Render one JSON object a user, up to the arguments that name its request (`Envelope.tail`).
+
+    `names` are the fields' own, which the template asks for.
 
     Shapes: as of `payload.render_contacts`.
     """
@@ -103,25 +108,25 @@ def render_personalizations(
         [
             '{"to":[{"email":"',
             address_texts(emails),
-            f'"}}],"custom_args":{{"{UID_ARGUMENT}":"',
-            uid_texts(uids),
-            '"},"dynamic_template_data":{',
+            '"}],"dynamic_template_data":{',
             *fields,
-            "}}",
+            f'}},"custom_args":{{"{UID_ARGUMENT}":"',
+            uid_texts(uids),
+            '"',
         ]
     )
 
 
-def first_message(personalizations: pa.StringArray, head: bytes) -> Body:
-    """Make a request of as many personalizations as fit into one, from the first on.
+def first_message(personalizations: pa.StringArray, head: bytes, tail: bytes) -> Body:
+    """Make a request of as many personalizations, each with the tail, as fit into one, from the first on.
 
     Raises: ValueError if one alone is too large (the limits of its texts make that impossible).
     """
     room = int(_HEADROOM * mail_sender.MESSAGE_BYTES) - len(head) - 2
-    ends = np.cumsum(pc.binary_length(personalizations).to_numpy() + 1)  # 1: the comma
+    ends = np.cumsum(pc.binary_length(personalizations).to_numpy() + len(tail) + 1)  # 1: the comma
     stop = min(int(np.searchsorted(ends, room, side="right")), mail_sender.MAILS_PER_REQUEST)
     if stop == 0:
         raise ValueError(f"one mail takes more than {room} bytes; expected the limits of its texts to prevent that")
     some = personalizations[:stop].cast(pa.binary())
-    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), b",")
-    return Body.of(head + joined[0].as_py() + b"]}", 0, stop)
+    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), tail + b",")
+    return Body.of(head + joined[0].as_py() + tail + b"]}", 0, stop)

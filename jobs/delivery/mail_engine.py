@@ -130,8 +130,8 @@ class Mailer:
     def _hand_over(self, sheet: Sheet, positions: Positions) -> list[Positions]:
         """Make one request of the first of these users; return, in parts, those who are still in none."""
         token = self.tokens.request(self.claim.plan.chunk, self.claim.epoch, self._next)
-        head = self.envelope.head(token)
-        body = first_message(sheet.render(positions[: mail_sender.MAILS_PER_REQUEST]), head)
+        some = sheet.render(positions[: mail_sender.MAILS_PER_REQUEST])
+        body = first_message(some, self.envelope.head(), self.envelope.tail(token))
         sent, rest = positions[: body.stop], positions[body.stop :]
         later = [rest] if len(rest) else []
         entry = self.files.write(self._name(), sheet.receipt(sent))

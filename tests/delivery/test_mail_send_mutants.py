@@ -43,7 +43,7 @@ def intent_after_the_call(patch):
 
     def hand_over(self, sheet, positions):
         token = self.tokens.request(self.claim.plan.chunk, self.claim.epoch, self._next)
-        body = first_message(sheet.render(positions[:2]), self.envelope.head(token))
+        body = first_message(sheet.render(positions[:2]), self.envelope.head(), self.envelope.tail(token))
         sent, rest = positions[: body.stop], positions[body.stop :]
         message_id = self.provider.send_mails(body.content)
         entry = self.files.write(self._name(), sheet.receipt(sent))

@@ -22,7 +22,7 @@ from schemas.mail_send import HOLD_MINUTES
 # these an account has ten.
 LIFT_AFTER: Final = dt.timedelta(hours=96)
 # A template is also the sign by which a ledger that was lost is noticed, as long as anybody could mail its date again.
-TEMPLATE_DAYS: Final = 15
+TEMPLATE_DAYS: Final = range(15, 22)  # a week of them: a night may have been given up
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,8 @@ def _tidy_up(delivery: Delivery) -> None:
         if now - batch.send_at > LIFT_AFTER:
             calls.repeat(lambda batch_id=batch_id: provider.release_batch(batch_id))  # type: ignore[misc]
             book.mark_batch("lifted", was=("cancelled",))
-    old = delivery.campaign.send_name(delivery.run.send_date - dt.timedelta(days=TEMPLATE_DAYS))
-    template_id = calls.repeat(lambda: provider.find_template(old))
-    if template_id is not None:
-        calls.repeat(lambda: provider.delete_template(template_id))
+    for days in TEMPLATE_DAYS:
+        old = delivery.campaign.send_name(delivery.run.send_date - dt.timedelta(days=days))
+        template_id = calls.repeat(lambda old=old: provider.find_template(old))  # type: ignore[misc]
+        if template_id is not None:
+            calls.repeat(lambda found=template_id: provider.delete_template(found))  # type: ignore[misc]

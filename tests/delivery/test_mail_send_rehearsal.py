@@ -23,7 +23,7 @@ from jobs.delivery.timing import Timing
 from jobs.lake.lake import Lake
 from jobs.schedule_send import schedule_send
 from jobs.settle_mails import settle_mails
-from schemas.errors import MailError, RejectedMailError
+from schemas.errors import BadContentMailError, MailError, RejectedMailError, RetryableMailError
 
 SEND = "/v3/mail/send"
 pytestmark = pytest.mark.usefixtures("small", "small_mails")
@@ -204,3 +204,50 @@ def test_unknown_mails_are_settled_to_the_truth_of_the_mailbox(mail_base, tmp_pa
         mailed = {user for user in UPSERTS if night.provider.mails_per_address[address(user)]}
         assert users_of(night.lake, "delivered") == mailed
         assert bool(lost & mailed) == fault.endswith("after")
+
+
+def test_the_client_pauses_cancels_and_releases_a_batch_repeatably(rehearsal_server):
+    client = SendGridProvider(rehearsal_server.api_key, rehearsal_server.host, timeout_seconds=5)
+    batch = client.create_batch()
+    assert client.batch_hold(batch) is None
+    client.release_batch(batch)  # nothing holds it
+    for hold in ("pause", "pause", "cancel", "cancel"):
+        client.hold_batch(batch, hold)
+        assert client.batch_hold(batch) == hold
+    with pytest.raises(RejectedMailError, match="is cancelled"):
+        client.hold_batch(batch, "pause")
+    assert client.batch_hold(batch) == "cancel"
+    client.release_batch(batch)
+    assert client.batch_hold(batch) is None
+    for _ in range(10):
+        client.hold_batch(client.create_batch(), "pause")
+    with pytest.raises(BadContentMailError, match="at most 10 batches"):
+        client.hold_batch(client.create_batch(), "pause")
+
+
+def test_a_template_is_written_once_for_each_content(rehearsal_server):
+    client = SendGridProvider(rehearsal_server.api_key, rehearsal_server.host, timeout_seconds=5)
+    content = {"subject": "Hi", "html": "<p>{{x}}</p>", "text": "{{{x}}}"}
+    assert client.find_template("one") is None
+    made = client.ensure_template("one", version="a", **content)
+    assert client.ensure_template("one", version="a", **content) == made == client.find_template("one")
+    posts = [exchange for exchange in rehearsal_server.exchanges if exchange.path.endswith("/versions")]
+    assert len(posts) == 1
+    client.ensure_template("one", version="b", **content)
+    with rehearsal_server.http() as api:
+        versions = api.get(f"/v3/templates/{made}").json()["versions"]
+    assert [(version["name"], version["active"]) for version in versions] == [("a", 0), ("b", 1)]
+
+
+def test_an_answer_other_than_202_says_nothing_about_the_mails(rehearsal_server):
+    """The sandbox answers 200 and mails nobody; whoever asks must not take that for the 202 of mails that wait."""
+    client = SendGridProvider(rehearsal_server.api_key, rehearsal_server.host, timeout_seconds=5)
+    body = {
+        "from": {"email": "shop@example.com"}, "subject": "x", "content": [{"type": "text/plain", "value": "x"}],
+        "personalizations": [{"to": [{"email": "ann@example.com"}]}],
+    }  # fmt: skip
+    assert len(client.send_mails(json.dumps(body).encode())) == 22
+    sandbox = {"mail_settings": {"sandbox_mode": {"enable": True}}}
+    with pytest.raises(RetryableMailError, match="answered 200, expected 202") as caught:
+        client.send_mails(json.dumps(body | sandbox).encode())
+    assert caught.value.may_have_acted

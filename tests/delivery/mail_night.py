@@ -24,7 +24,7 @@ from small_night import (
     without_tokens,
 )  # fmt: skip
 
-from jobs.delivery import mail_sender
+from jobs.delivery import mail_sender, run_batch
 from jobs.delivery.mail_book import MailBook
 from jobs.delivery.people_book import bury, hashes_of
 from jobs.lake.buckets import bucket_of
@@ -181,7 +181,8 @@ def is_own(who, data):
 
 
 def small_messages(monkeypatch, mails=2):
-    """Two mails a request."""
+    """Two mails a request, and one old template to look for."""
+    monkeypatch.setattr(run_batch, "TEMPLATE_DAYS", range(15, 16))
     monkeypatch.setattr(mail_sender, "MAILS_PER_REQUEST", mails)
 
 

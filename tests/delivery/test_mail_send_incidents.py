@@ -271,6 +271,16 @@ def test_a_send_that_was_refused_mails_nobody(night, tmp_path):
     assert MailBook(*later).batches_before()[0][0] == RUN
 
 
+def test_templates_of_long_ago_are_deleted(night):
+    night.provider.templates = {
+        "d-old": {"name": MAIL_CAMPAIGN.send_name(DATE - dt.timedelta(days=15))},
+        "d-young": {"name": MAIL_CAMPAIGN.send_name(DATE - dt.timedelta(days=14))},
+    }
+    night.push()
+    assert "d-old" not in night.provider.templates
+    assert len(night.provider.templates) == 2
+
+
 def test_a_batch_that_was_never_released_is_cancelled_by_the_next_date(night):
     night.push()
     tomorrow = _tomorrow(night)

@@ -1,9 +1,11 @@
 """How fast contacts are pushed, with what, and what a night costs on which little changed.
 
 Everything goes over HTTP to a rehearsal provider without limits, which runs on this machine too: its CPU seconds are
-counted apart. Contacts have six items of four fields. Two pushes: the first night (everything is new) and the second
-one (3 % of the users have other items). Beside them a straightforward loop over the SDK: a dict per user, `json`, as
-many contacts a request; it writes neither receipts nor a ledger, and its catalog is in memory before it starts.
+counted apart. Contacts have six items of four fields. Three pushes: the first night (everything is new) as JSON and by
+file (`csv_import`), and the second one (3 % of the users have other items). Bytes are those of the bodies, and of the
+packed files; each push waits until the provider has stored everything. Beside them a straightforward loop over the SDK:
+a dict per user, `json`, as many contacts a request; it writes neither receipts nor a ledger, and its catalog is in
+memory before it starts.
 
 Run: python -m bench.push [--users 1000000] [--loop-users 100000]
 """
@@ -41,7 +43,7 @@ from jobs.lake.list_columns import list_column
 from jobs.lake.manifest import Manifest
 from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
-from schemas.campaign import Campaign
+from schemas.campaign import Campaign, PushMethod
 from schemas.errors import RetryableMailError
 from schemas.layout import UNDATED, Partition
 from schemas.mail_fields import all_fields
@@ -52,6 +54,7 @@ DATE = dt.date(2026, 11, 2)
 # As large a shop sets its chunks: the most that the settings allow.
 ITEMS, SLOTS, BUCKETS, CHUNK_USERS, CHANGED_SHARE = 200_000, 6, 8, 200_000, 0.03
 LOOP_CONTACTS = 4_000
+_CARRYING = ("upsert", "request_import", "upload_import")
 CAMPAIGN = Campaign(
     name="bench", title="Bench", slots=SLOTS, min_items=3, mail={"subject": "Hi", "suppression_group": "Bench"},
     push={"requests_per_second": 10_000},
@@ -93,7 +96,9 @@ def write_inputs(lake: Lake, users: int) -> None:
         write(lake, Partition("users", date), pa.table(people, schema=USERS.schema))
 
 
-def write_plan(lake: Lake, ledger: Ledger, run: Run, *, changed: float, is_full: bool) -> list[ChunkPlan]:
+def write_plan(
+    lake: Lake, ledger: Ledger, run: Run, *, changed: float, is_full: bool, method: PushMethod
+) -> list[ChunkPlan]:
     """Plan everybody: lists by a seed of each user, of which a share is changed since the night before."""
     users = lake.manifest(Partition("users", run.send_date))
     mirror = lake.latest("mirror", up_to=run.send_date - dt.timedelta(days=1), campaign=run.campaign, days=2)
@@ -124,7 +129,7 @@ def write_plan(lake: Lake, ledger: Ledger, run: Run, *, changed: float, is_full:
         total += rows
     manifest = attempt.publish(files, inputs=[], parameters={})
     counts = {"upsert": total, "clear": 0, "unchanged": 0, "withheld": 0}
-    ledger.freeze_plan(run, manifest.content_sha256, counts, chunks)
+    ledger.freeze_plan(run, manifest.content_sha256, counts, chunks, method=method)
     return chunks
 
 
@@ -140,12 +145,19 @@ def usage() -> tuple[float, float]:
 
 
 def push_night(
-    folder: str, host: str, date: dt.date, campaign: str, changed: float, is_full: bool, results: Any
+    folder: str,
+    host: str,
+    date: dt.date,
+    campaign: str,
+    changed: float,
+    is_full: bool,
+    method: PushMethod,
+    results: Any,
 ) -> None:
     """One push in a process of its own, so that its peak is its own."""
     lake, run = Lake.open(f"{folder}/lake"), Run(campaign, date)
     ledger = Ledger(f"sqlite:///{folder}/ledger.db", utc_now)
-    chunks = write_plan(lake, ledger, run, changed=changed, is_full=is_full)
+    chunks = write_plan(lake, ledger, run, changed=changed, is_full=is_full, method=method)
     settings = CAMPAIGN.model_copy(update={"name": campaign})
     provider = SendGridProvider("SG.bench", host, timeout_seconds=120)
     delivery = Delivery(lake, settings, run, ledger, provider, "bench", REAL_TIME)
@@ -158,8 +170,9 @@ def push_night(
         sizes = connection.exec_driver_sql(
             f"SELECT count(*), sum(bytes) FROM requests WHERE send_date = '{date}' AND campaign = '{campaign}'"  # noqa: S608
         ).one()
+    changing = [call for call in delivery.book.history() if call["operation"] in _CARRYING]
     results.put({"users": counts["delivered"], "seconds": seconds, "cpu": cpu - cpu_before, "peak": peak,
-                 "requests": sizes[0], "bytes": sizes[1]})  # fmt: skip
+                 "requests": len(changing), "bytes": sizes[1]})  # fmt: skip
 
 
 def sdk_loop(folder: str, host: str, users: int, results: Any) -> None:
@@ -228,8 +241,9 @@ def main(users: int, loop_users: int) -> None:
         tomorrow = DATE + dt.timedelta(days=1)
         pushes = [
             ("sdk loop", sdk_loop, (folder, host, loop_users)),
-            ("full", push_night, (folder, host, DATE, "bench", 0.0, True)),
-            ("3 % changed", push_night, (folder, host, tomorrow, "bench", CHANGED_SHARE, False)),
+            ("full", push_night, (folder, host, DATE, "bench", 0.0, True, "contacts")),
+            ("full, csv", push_night, (folder, host, DATE, "bench_csv", 0.0, True, "csv_import")),
+            ("3 % changed", push_night, (folder, host, tomorrow, "bench", CHANGED_SHARE, False, "contacts")),
         ]
         found = {}
         print(f"load {os.getloadavg()[0]:.1f}, {users:,} users, {SLOTS} items x 4 fields")
@@ -240,9 +254,11 @@ def main(users: int, loop_users: int) -> None:
             found[name] = one = results.get()
             process.join()
             print(line(name, one), f"provider CPU {cpu_of(server.pid) - before:.1f} s", flush=True)
-    loop, full, delta = (found[name] for name in ("sdk loop", "full", "3 % changed"))
+    loop, full, file, delta = (found[name] for name in ("sdk loop", "full", "full, csv", "3 % changed"))
     ratio = (full["users"] / full["cpu"]) / (loop["users"] / loop["cpu"])
     print(f"users a CPU second, against the loop: {ratio:.1f}x; load {os.getloadavg()[0]:.1f}")
+    for what in ("bytes", "requests", "cpu", "seconds"):
+        print(f"full by file against full, {what}: {100 * file[what] / full[what]:.1f} %")
     for what in ("bytes", "requests", "cpu", "seconds"):
         print(f"3 % changed against full, {what}: {100 * delta[what] / full[what]:.1f} %")
 

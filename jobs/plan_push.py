@@ -22,10 +22,12 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.mail_sender import MAILS_PER_REQUEST
 from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
+from jobs.delivery.push_method import MAIL_SEND
 from jobs.delivery.ramp import last_end, ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
@@ -34,12 +36,14 @@ from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
 from jobs.quality.override import GateOverride
-from schemas.campaign import Campaign, PushSettings, load_campaign
-from schemas.errors import EmptyPartitionError, GateError
+from schemas.campaign import CONTACT_METHODS, Campaign, PushMethod, PushSettings, load_campaign
+from schemas.errors import ConfigError, EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
 
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything
+CONTACTS_PER_REQUEST = 4_000  # 6 MB of contacts with six items of four fields; sets how fast the ramp rises
+REQUESTS_PER_FILE = 2  # an import's request and its upload
 
 _log = logging.getLogger(__name__)
 _USER_COLUMNS = ["user_id", "email", "is_subscribed", "locale", "properties"]
@@ -50,6 +54,7 @@ def arg_parser() -> argparse.ArgumentParser:
     parser = job_parser(__doc__, campaign=True)
     add_ledger(parser)
     parser.add_argument("--full", action="store_true", help="push everybody's content, whatever the provider holds")
+    parser.add_argument("--method", choices=CONTACT_METHODS, help="of contacts; instead of the campaign's push.method")
     parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
     return parser
 
@@ -63,6 +68,7 @@ def main(
     ledger: str,
     ramp_minutes: int | None = None,
     full: bool = False,
+    method: PushMethod | None = None,
     override: GateOverride | None = None,
 ) -> dict[str, Any]:
     """Publish and freeze the plan; return users by action.
@@ -74,23 +80,42 @@ def main(
     opened, settings = Lake.open(lake), load_campaign(campaign)
     partition = Partition("chunks", date, settings.name)
     this_run, books = Run(settings.name, date), Ledger(ledger, utc_now)
+    method_asked = method or settings.push.method
+    if method and settings.push.method not in CONTACT_METHODS:
+        raise ConfigError(
+            f"--method {method}: {settings.name} is pushed by {settings.push.method}, which keeps no contacts; change "
+            "push.method in the campaign's file instead"
+        )
     if books.is_started(this_run):
-        return _describe(_frozen(opened, partition, books, this_run))
+        if (held := books.method(this_run)) != method_asked:
+            _log.warning("the push of %s has begun, by the method %s, and ends by it: not %s", date, held, method_asked)
+        return _describe(_frozen(opened, partition, books, this_run), books, this_run)
 
     recommendations = finished_recommendations(opened, date, settings.name)
     users = opened.manifest(Partition("users", date))
     suppressions = opened.manifest(Partition("suppressions", date, settings.name))
     yesterday = date - dt.timedelta(days=1)
-    mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
+    mails = method_asked == MAIL_SEND
+    mirror = None if mails else opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
     since = mirror.partition.date if mirror else dt.date.min
-    if unknown := books.unreconciled_dates(this_run, since):
+    if mails:
+        _log.info("by Mail Send: nothing is kept at the provider, so everybody's content is sent and nobody is cleared")
+        full = True
+    elif unknown := books.unreconciled_dates(this_run, since):
         _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
         full = True
     gone = erased(books)
+    chunk_users = push.users_of_chunk(method_asked)
     # The number of tombstones tells plans apart: there are only ever more of them.
-    parameters = {"chunk_users": push.chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
+    parameters = {
+        "chunk_users": chunk_users,
+        "method": method_asked,  # the push goes by this, not by the file that may have changed since
+        "full": full,
+        "erased": len(gone),
+        **settings.audience_parameters(),
+    }
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -107,7 +132,7 @@ def main(
             suppressed,
             gone,
             key,
-            push.chunk_users,
+            chunk_users,
             settings,
             full,
         )
@@ -132,15 +157,21 @@ def main(
         )
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
     _check_gates(manifest, recipients_before, settings, books, override)
-    chunks = _chunks(manifest, push)
+    users_per_second = _users_per_second(manifest, push, method_asked)
+    chunks = _chunks(manifest, push.ramp_users_per_second(users_per_second), push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
     _, _, start_at = books.freeze_plan(
-        this_run, manifest.content_sha256, counts, chunks, deadline_minutes=push.deadline_minutes
+        this_run,
+        manifest.content_sha256,
+        counts,
+        chunks,
+        deadline_minutes=push.deadline_minutes,
+        method=method_asked,
     )
-    frozen = _describe(_frozen(opened, partition, books, this_run))
-    return {**frozen, **_forecast(chunks, start_at, push)}
+    frozen = _describe(_frozen(opened, partition, books, this_run), books, this_run)
+    return {**frozen, **_forecast(chunks, start_at, users_per_second, push.deadline_minutes)}
 
 
 def _plan_bucket(
@@ -183,15 +214,23 @@ def _plan_bucket(
     return attempt.write(rows, bucket=bucket), counts, np.bincount(part[part >= 0]).tolist()
 
 
-def _chunks(manifest: Manifest, push: PushSettings) -> list[ChunkPlan]:
+def _users_per_second(manifest: Manifest, push: PushSettings, method: PushMethod) -> float:
+    """How many users the request rate lets through: by file as many as a chunk has, for two requests."""
+    if method != "csv_import":
+        return push.requests_per_second * (MAILS_PER_REQUEST if method == MAIL_SEND else CONTACTS_PER_REQUEST)
+    users = [users for counts in manifest.metrics["parts"].values() for users in counts]
+    return push.requests_per_second / REQUESTS_PER_FILE * max(1.0, float(np.mean(users or [1])))
+
+
+def _chunks(manifest: Manifest, ramp: tuple[float, float], ramp_minutes: int) -> list[ChunkPlan]:
     """Number the parts of all buckets, in order, and give each its start."""
     parts = [
         (int(bucket), part, users)
         for bucket, counts in sorted(manifest.metrics["parts"].items(), key=lambda pair: int(pair[0]))
         for part, users in enumerate(counts)
     ]
-    start, full = push.ramp_users_per_second
-    offsets = ramp_offsets([users for _, _, users in parts], start=start, full=full, ramp_minutes=push.ramp_minutes)
+    start, full = ramp
+    offsets = ramp_offsets([users for _, _, users in parts], start=start, full=full, ramp_minutes=ramp_minutes)
     return [
         ChunkPlan(number, bucket, part, users, offset)
         for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
@@ -215,13 +254,15 @@ def _check_gates(
         note_override(books, Run(settings.name, manifest.partition.date), "plan_push", "; ".join(strange), override)
 
 
-def _forecast(chunks: list[ChunkPlan], start_at: dt.datetime, push: PushSettings) -> dict[str, str]:
+def _forecast(
+    chunks: list[ChunkPlan], start_at: dt.datetime, users_per_second: float, deadline_minutes: int
+) -> dict[str, str]:
     """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
     if not chunks:
         return {}
     users, offsets = [chunk.users for chunk in chunks], [chunk.offset_seconds for chunk in chunks]
-    seconds = last_end(users, offsets, users_per_second=push.users_per_second)
-    end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, push.deadline_minutes * 60))
+    seconds = last_end(users, offsets, users_per_second=users_per_second)
+    end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, deadline_minutes * 60))
     text = end_at.isoformat(timespec="seconds")
     if end_at > deadline_at:
         _log.warning("the push will end at about %s, past its deadline %s: the rest expires", text, deadline_at)
@@ -243,9 +284,10 @@ def _frozen(lake: Lake, partition: Partition, books: Ledger, this_run: Run) -> M
     return manifest
 
 
-def _describe(manifest: Manifest) -> dict[str, Any]:
-    """The counts of the plan; its parts are the ledger's chunks."""
-    return {name: value for name, value in summarise(manifest).items() if name != "parts"}
+def _describe(manifest: Manifest, books: Ledger, this_run: Run) -> dict[str, Any]:
+    """The counts of the plan, and how it is pushed; its parts are the ledger's chunks."""
+    counts = {name: value for name, value in summarise(manifest).items() if name != "parts"}
+    return {**counts, "method": books.method(this_run)}
 
 
 def _add(counters: Any) -> dict[str, int]:

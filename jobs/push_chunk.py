@@ -1,7 +1,9 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
+Of a campaign of Mail Send (`push.method`): render its mails, and hand them over to the run's batch, which waits.
+
 Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
-Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
+Writes: contacts, or mails that wait, at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
 """
@@ -9,38 +11,27 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 import argparse
 import datetime as dt
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from jobs.command_line import run
-from jobs.delivery.addresses import LINK_KEY, UID_KEY
 from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
-from jobs.delivery.content_digest import content_digests, item_digests
+from jobs.delivery.chunk_sheet import ProviderFields, make_sheet
 from jobs.delivery.engine import Pusher
 from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
-from jobs.delivery.link_tokens import LinkTokens
-from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
-from jobs.delivery.provider_calls import LEASE_SECONDS
+from jobs.delivery.provider_calls import LEASE_SECONDS, ProviderCalls
+from jobs.delivery.push_mails import push_mails
+from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
-from jobs.delivery.sheet import Sheet
-from jobs.lake.buckets import keyed_hash
-from jobs.lake.list_columns import list_column
 from jobs.lake.manifest import Manifest, Window
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
-from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
-from schemas.tables import RECEIPTS, RECENT_EVENTS
+from schemas.mail_fields import all_fields, own_field
+from schemas.tables import MAIL_OUTCOMES, RECEIPT_OUTCOMES, RECENT_EVENTS
 
-CONTENT, CLEAR, STAMP = range(3)  # the lanes of a chunk's requests
 LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
 
@@ -115,25 +106,43 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     )
     rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
-    slots = delivery.campaign.slots
-    own_names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(slots)}
-    ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
-    field_ids = {name: ids[own_name] for name, own_name in own_names.items()}
-    sheet = make_sheet(delivery, claim, rows, field_ids, ensure_run_list(delivery))
+    files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan)
+    push = push_mails if method_of(plan) == MAIL_SEND else _push_contacts
+    is_done, counts = push(delivery, claim, rows, calls, files)
+    outcomes = (*RECEIPT_OUTCOMES, *MAIL_OUTCOMES)
+    counts["expired"] = claim.plan.users - sum(counts.get(outcome, 0) for outcome in dict.fromkeys(outcomes))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
+    state = "confirmed" if is_done else "expired"
+    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
+    return Claim(claim.plan, claim.epoch, state, counts)
+
+
+def _push_contacts(
+    delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
+) -> tuple[bool, dict[str, int]]:
+    """Write what is open of a chunk into contacts; say whether all of it is confirmed, and count users by outcome."""
+    method = delivery.ledger.method(delivery.run)
+    fields = _provider_fields(delivery, calls, is_by_file=method == "csv_import")
+    sheet = make_sheet(delivery, claim, rows, fields, ensure_run_list(delivery))
     pusher = Pusher(
         delivery.provider,
         delivery.book,
         claim,
         calls,
-        ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan),
+        files,
         delivery.campaign.push.requests_per_second,
+        method,
     )
-    state = "confirmed" if pusher.push(sheet) else "expired"
-    counts = pusher.counts()
-    counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
-    counts[LAG] = round((rendered_at - read_at).total_seconds())
-    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
-    return Claim(claim.plan, claim.epoch, state, counts)
+    return pusher.push(sheet), pusher.counts()
+
+
+def _provider_fields(delivery: Delivery, calls: ProviderCalls, *, is_by_file: bool) -> ProviderFields:
+    """Ask for the ids of the campaign's fields; what is missing is made."""
+    slots, prefix = delivery.campaign.slots, delivery.campaign.mail.field_prefix
+    own_names = {name: own_field(name, prefix) for name in all_fields(slots)}
+    ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
+    email_id = calls.repeat(delivery.provider.email_field) if is_by_file else None
+    return ProviderFields({name: ids[own_name] for name, own_name in own_names.items()}, own_names, email_id)
 
 
 def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
@@ -160,75 +169,6 @@ def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
     if recent is None:
         return Window.of_days(date, date).end_at
     return dt.datetime.fromisoformat(recent.metrics["read_at"])
-
-
-def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, field_ids: dict[str, str], list_id: str) -> Sheet:
-    """Lay out what the chunk's users are to hold. Only those who get items join the list that is mailed.
-
-    Who holds the very content already is only stamped: the send's date, and the digest that it expects.
-    """
-    uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    used = used_rows(rows.slot_rows, len(rows.catalog))
-    slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
-    catalog = rows.catalog.take(pa.array(used))
-    values, blank = item_values(catalog), delivery.campaign.push.blank
-    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS], blank))
-    same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
-    lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
-    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
-    # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
-    carrying = [np.where(lane == CONTENT, slot, -1) for slot in slot_rows]
-    some = used_rows(carrying, len(catalog))
-    carrying = [places_in(some, slot, len(catalog)) for slot in carrying]
-    carried = [used_rows([slot], len(some)) for slot in carrying]
-    slot_rows = [places_in(items, slot, len(some)) for items, slot in zip(carried, carrying, strict=True)]
-    urls = linked_urls(catalog.take(pa.array(some)), carried, tokens)
-    texts = {part: column.take(pa.array(some)) for part, column in values.items()}
-    fragments = slot_fragments(texts, carried, field_ids, blank=blank, urls=urls)
-    run_text = delivery.run.send_date.isoformat()
-
-    def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
-        emails = rows.emails.take(pa.array(positions))
-        if lane[positions[0]] == STAMP:
-            return render_stamps(emails=emails, contents=contents[positions], field_ids=field_ids, run=run_text)
-        return render_contacts(
-            emails=emails,
-            uids=uids[positions],
-            slot_rows=[slot[positions] for slot in slot_rows],
-            counts=rows.counts[positions],
-            contents=contents[positions],
-            fragments=fragments,
-            field_ids=field_ids,
-            run=run_text,
-        )
-
-    return Sheet(
-        chunk=claim.plan.chunk,
-        user_ids=rows.user_ids,
-        emails=rows.emails,
-        items=list_column(RECEIPTS, "item", rows.items, rows.counts),
-        outcome=pc.if_else(pa.array(rows.is_delivered), "delivered", "cleared"),
-        content=pa.array(contents.view(np.int64)),
-        lane=lane.astype(np.int8),
-        lanes=((list_id,), (), (list_id,)),
-        render=render,
-    )
-
-
-def used_rows(slots: Sequence[npt.NDArray[np.int64]], size: int) -> npt.NDArray[np.int64]:
-    """Give the rows of a table of `size` that occur in any slot, in order; -1 is no row."""
-    is_used = np.zeros(size + 1, np.bool_)
-    for rows in slots:
-        is_used[rows] = True
-    return np.flatnonzero(is_used[:size])
-
-
-def places_in(used: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Turn rows of a table of `size` into places among those that are used; -1 for no row and one that is not."""
-    place = np.full(size + 1, -1)
-    place[used] = np.arange(len(used))
-    found: npt.NDArray[np.int64] = place[rows]
-    return found
 
 
 if __name__ == "__main__":

@@ -19,13 +19,17 @@ from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
 from schemas.mail_fields import BLANK, DEFAULT_PREFIX, NEUTRAL
+from schemas.mail_send import HOLD_MINUTES, MailSendSettings
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
 
+PushMethod = Literal["contacts", "csv_import", "mail_send"]
+# Ways to write contacts: one may stand in for the other for a night.
+CONTACT_METHODS: Final = ("contacts", "csv_import")
+
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
-USERS_PER_REQUEST: Final = 4_000  # of 6 MB, with six items of four fields each
 START_SHARE: Final = 0.05  # of the full rate, where a ramp starts unless the campaign says
 _BLANKS: Final = {"empty": NEUTRAL, "null": None, "dash": BLANK}
 
@@ -60,19 +64,25 @@ class MailSettings(_Settings):
 
 
 class PushSettings(_Settings):
-    """How the contacts reach the provider."""
+    """How the users' content reaches the provider."""
 
+    # contacts: written into contacts as JSON, some thousand users a request, and mailed by one single send. csv_import:
+    # the same contacts as a compressed file for each chunk, for a first load. mail_send: in the mails themselves, at
+    # most once; nothing is kept at the provider, and a request without an answer is never repeated (docs/mail.md).
+    method: PushMethod = "contacts"
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
+    # The same of csv_import, where a chunk is a file: SendGrid takes a million rows in one.
+    file_users: Annotated[int, Field(ge=1, le=1_000_000)] = 200_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
-    # What the ramp rises from, and to. None: 5 % of the full rate, and requests_per_second times 4,000 users. After the
-    # ramp requests_per_second alone sets the pace.
+    # What the ramp rises from, and to. None: 5 % of the full rate, and what requests_per_second lets through. After the
+    # ramp that limit alone sets the pace.
     start_users_per_second: Annotated[float, Field(gt=0)] | None = None
     full_users_per_second: Annotated[float, Field(gt=0)] | None = None
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
     deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
-    # What stands in unused slots, and in all of a user who is cleared: what the provider takes for nothing. `empty`: ""
-    # `null`: a null, at one that removes the value then; `dash`: "-", at one that keeps the old value for "" and null.
+    # What stands in unused slots, and in all of a user who is cleared: what the provider takes for nothing. `empty`:
+    # empty text. `null` (in a file the same), where it removes the value; `dash`: "-", where both leave the old one.
     clear_with: Literal["empty", "null", "dash"] = "empty"
 
     @property
@@ -80,27 +90,25 @@ class PushSettings(_Settings):
         """What is written where there is nothing."""
         return _BLANKS[self.clear_with]
 
-    @property
-    def users_per_second(self) -> float:
-        """What the rate limit lets through, if every user's content is pushed."""
-        return self.requests_per_second * USERS_PER_REQUEST
-
-    @property
-    def ramp_users_per_second(self) -> tuple[float, float]:
-        """What the ramp rises from, and to."""
-        full = self.users_per_second if self.full_users_per_second is None else self.full_users_per_second
-        return START_SHARE * full if self.start_users_per_second is None else self.start_users_per_second, full
-
     @model_validator(mode="after")
     def _rises(self) -> Self:
-        start, full = self.ramp_users_per_second
-        if start > full:
+        start, full = self.start_users_per_second, self.full_users_per_second
+        if start is not None and full is not None and start > full:
             raise ValueError(
-                f"start_users_per_second {start:g} is more than full_users_per_second {full:g}"
-                f"{'' if self.full_users_per_second else f' (requests_per_second times {USERS_PER_REQUEST:,})'}; "
-                "a ramp rises: lower the first, or raise the second"
+                f"start_users_per_second {start:g} is more than full_users_per_second {full:g}; a ramp rises: lower "
+                "the first, or raise the second"
             )
         return self
+
+    def ramp_users_per_second(self, limit: float) -> tuple[float, float]:
+        """What the ramp rises from, and to, where the rate limit lets `limit` users a second through."""
+        start, full = self.start_users_per_second, self.full_users_per_second
+        full = max(limit, start or 0.0) if full is None else full
+        return START_SHARE * full if start is None else start, full
+
+    def users_of_chunk(self, method: PushMethod) -> int:
+        """How many users one task pushes by that method, at most."""
+        return self.file_users if method == "csv_import" else self.chunk_users
 
 
 class Campaign(RankingSettings):
@@ -115,6 +123,7 @@ class Campaign(RankingSettings):
     trending: TrendingSettings = TrendingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    mail_send: MailSendSettings = MailSendSettings()
     last_look: LastLookSettings = LastLookSettings()
     gates: DeliveryGates = DeliveryGates()
 
@@ -129,7 +138,21 @@ class Campaign(RankingSettings):
             )
         if self.mail.live and self.mail.account_id is None:
             raise ValueError("mail.live is true and mail.account_id is not given; name the account that may be used")
+        if self.push.method == "mail_send":
+            self._fits_mail_send()
         return self
+
+    def _fits_mail_send(self) -> None:
+        missing = [name for name in ("from_email", "postal_address") if getattr(self.mail_send, name) is None]
+        if missing:
+            raise ValueError(f"push.method is mail_send and mail_send.{' and mail_send.'.join(missing)} not given")
+        leaves = self.push.deadline_minutes + HOLD_MINUTES
+        if leaves > self.mail.max_lateness_minutes:
+            raise ValueError(
+                f"push.deadline_minutes {self.push.deadline_minutes}: with mail_send the mails leave {HOLD_MINUTES} "
+                f"minutes after that, and mail.max_lateness_minutes is {self.mail.max_lateness_minutes}; a live send "
+                f"would always be too late. Set push.deadline_minutes to what the push needs, e.g. 45"
+            )
 
     def send_name(self, date: dt.date) -> str:
         """Name the single send of a date at the provider; one name is one send, for ever."""
@@ -168,6 +191,8 @@ def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
 
 
 def _clash(first: Campaign, second: Campaign) -> str | None:
+    if "mail_send" in (first.push.method, second.push.method):
+        return None  # writes no contacts
     if first.mail.field_prefix == second.mail.field_prefix:
         return (
             f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "

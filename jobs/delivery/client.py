@@ -4,14 +4,18 @@ Every method makes its requests once: retries are the engine's, which knows what
 wire is raised as RetryableMailError (the outcome may be unknown), RejectedMailError or MailAuthError, and nothing else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, Protocol
+
+from jobs.delivery.mail_sender import MailSender
 
 ADDRESSES_PER_SEARCH: Final = 100  # of contacts_by_email (SendGrid, POST /v3/marketing/contacts/search/emails)
 REQUEST_BYTES: Final = 6_000_000  # of upsert, whichever is reached first (SendGrid, PUT /v3/marketing/contacts: "6MB")
 REQUEST_CONTACTS: Final = 30_000
+FILE_BYTES: Final = 5_000_000_000  # of upload_import (SendGrid, PUT /v3/marketing/contacts/imports: "5GB")
+FILE_CONTACTS: Final = 1_000_000
 
 JobStatus = Literal["pending", "completed", "errored", "failed"]
 SendStatus = Literal["draft", "scheduled", "triggered"]
@@ -44,6 +48,15 @@ class RateLimit:
     limit: int
     remaining: int
     reset_at: float
+
+
+@dataclass(frozen=True)
+class ImportPlace:
+    """Where the file of an import job is to be put. Whoever has the address can write there: it goes into no log."""
+
+    job_id: str
+    upload_uri: str = field(repr=False)
+    upload_headers: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,8 @@ class SingleSendStats:
     unique_clicks: int
 
 
-class MailProvider(Protocol):
-    """An e-mail provider that holds contacts with custom fields and mails lists of them."""
+class MailProvider(MailSender, Protocol):
+    """An e-mail provider that holds contacts with custom fields and mails lists of them, or mails without contacts."""
 
     def rate_limit(self) -> RateLimit | None:
         """Give what the last answer to this thread said of the limit of what it had asked; None if it said nothing."""
@@ -119,6 +132,22 @@ class MailProvider(Protocol):
 
         `body` is a JSON document {"list_ids": [...], "contacts": [...]} and is sent as it is, so that the
         bytes counted are the bytes sent. Accepted is not stored: only import_job tells.
+        """
+
+    def email_field(self) -> str:
+        """Give the id of the provider's own field for the address, which a file's column is mapped to."""
+
+    def request_import(self, field_ids: Sequence[str], list_ids: Sequence[str]) -> ImportPlace:
+        """Ask for an import of a CSV file, with a field for each of its columns; say where the file has to go.
+
+        The job is there before its file, and waits for it as `pending`, for ever if none comes.
+        """
+
+    def upload_import(self, place: ImportPlace, parts: Iterable[bytes], size: int) -> None:
+        """Put the file of an import, gzip or not, to its place, which is good for one upload.
+
+        `parts` are its `size` bytes in order. The place is no part of the API: it gets the headers that came with it,
+        and not the key. Raises RetryableMailError also if the place is refused; ask for another one.
         """
 
     def import_job(self, job_id: str) -> ImportJob:

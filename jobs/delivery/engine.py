@@ -5,22 +5,25 @@ that are confirmed, asks about the import jobs that were accepted, and sends the
 answer was never heard is repeated. Its bytes are the same, because the chunk's catalog is its first worker's.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from jobs.delivery.carriers import Carrier, Load, carrier_of
 from jobs.delivery.client import ImportJob, MailProvider
 from jobs.delivery.ledger import Claim
-from jobs.delivery.payload import Body
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.receipt_files import ReceiptFiles
-from jobs.delivery.request_book import Request, RequestBook
+from jobs.delivery.request_book import Request, RequestBook, Ticket
 from jobs.delivery.sheet import Positions, Sheet
+from schemas.campaign import PushMethod
 from schemas.errors import (
     BadContentMailError,
     GateError,
@@ -62,12 +65,14 @@ class Pusher:
     calls: ProviderCalls
     files: ReceiptFiles
     requests_per_second: float
+    method: PushMethod = "contacts"
     _next: int = field(init=False, default=0)
     _bad_rows: int = field(init=False, default=0)
-    _bytes_a_row: float = field(init=False, default=1_500)
     _waiting: list[_Waiting] = field(init=False, default_factory=list)
-    # Renders the next request while the provider takes this one in.
-    _ahead: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "render"))
+    _carrier: Carrier[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._carrier = carrier_of(self.method, self.provider, self.book, self.calls)
 
     def push(self, sheet: Sheet) -> bool:
         """Push what is open of a sheet; say whether all of it is confirmed (else the deadline passed).
@@ -76,7 +81,7 @@ class Pusher:
         replaced.
         """
         covered = self._resume(sheet)
-        with self._ahead:
+        with contextlib.closing(self._carrier):
             for lane in range(len(sheet.lanes)):
                 self._send(sheet, np.flatnonzero((sheet.lane == lane) & ~covered))
             while self._waiting:
@@ -109,41 +114,43 @@ class Pusher:
 
     def _send(self, sheet: Sheet, positions: Positions, tries: int = 1) -> None:
         """Send rows of one lane in as many requests as they need; past the deadline they stay unsent."""
-        rendered: Future[Body] | None = None
+        packed: Future[Any] | None = None
         while len(positions) and not self.calls.is_late:
-            body = rendered.result() if rendered else sheet.first_body(positions, self._bytes_a_row)
-            self._bytes_a_row = body.size / body.stop
-            sent, positions = positions[: body.stop], positions[body.stop :]
-            if len(positions):
-                rendered = self._ahead.submit(sheet.first_body, positions, self._bytes_a_row)
-            entry = self.files.write(f"{self.claim.epoch:03d}-{self._next:05d}", sheet.receipt(sent))
-            request = Request(
-                self.claim.plan.chunk, self.claim.epoch, self._next, "intended", len(sent), None, asdict(entry)
-            )
-            self._next += 1
-            ticket = self.calls.begun(
-                lambda request=request, body=body: self.book.intend(  # type: ignore[misc]
-                    self.claim,
-                    request.request,
-                    sha256=body.sha256,
-                    size=body.size,
-                    contacts=request.contacts,
-                    receipt=request.receipt,
-                    requests_per_second=self.requests_per_second,
+            with contextlib.closing(packed.result() if packed else self._carrier.pack(sheet, positions)) as load:
+                sent, positions = positions[: load.stop], positions[load.stop :]
+                packed = self._carrier.pack_ahead(sheet, positions) if len(positions) else None
+                entry = self.files.write(f"{self.claim.epoch:03d}-{self._next:05d}", sheet.receipt(sent))
+                request = Request(
+                    self.claim.plan.chunk, self.claim.epoch, self._next, "intended", len(sent), None, asdict(entry)
                 )
-            )
-            try:
-                upsert = lambda body=body: self.provider.upsert(body.content)  # noqa: E731
-                job_id, ticket = self.calls.write("upsert", ticket.subject, upsert, ticket)
-            except (BadContentMailError, TooLargeMailError) as error:
-                self._halve(sheet, request, sent, tries, error)
-                continue
-            except RetryableMailError:
-                if self.calls.is_late:
-                    return
-                raise
+                self._next += 1
+                try:
+                    job_id, ticket = self._hand_over(load, sheet, int(sheet.lane[sent[0]]), request)
+                except (BadContentMailError, TooLargeMailError) as error:
+                    self._halve(sheet, request, sent, tries, error)
+                    continue
+                except RetryableMailError:
+                    if self.calls.is_late:
+                        return
+                    raise
             self.book.accept(self.claim, request.request, ticket, job_id)
             self._waiting.append(_Waiting(replace(request, state="accepted", job_id=job_id), sent, tries))
+
+    def _hand_over(self, load: Load, sheet: Sheet, lane: int, request: Request) -> tuple[str, Ticket]:
+        """Write a request down, and let the provider take it in."""
+        ticket = self.calls.begun(
+            lambda: self.book.intend(
+                self.claim,
+                request.request,
+                sha256=load.sha256,
+                size=load.size,
+                contacts=request.contacts,
+                receipt=request.receipt,
+                requests_per_second=self.requests_per_second,
+                operation=self._carrier.first_call,
+            )
+        )
+        return self._carrier.hand_over(load, sheet, lane, ticket)
 
     def _halve(
         self, sheet: Sheet, request: Request, positions: Positions, tries: int, error: RejectedMailError
@@ -171,17 +178,19 @@ class Pusher:
         """Wait for a request's job and write down what became of its rows; rows without a place are sent again."""
         request, positions = waiting.request, waiting.positions
         job = self._final(request.job_id or "")
-        if job is not None and job.status == "completed":
+        is_whole = job is not None and self._carrier.has_read_all(job, request.contacts)
+        if job is not None and is_whole and job.status == "completed":
             self._confirm(sheet, request, positions)
             return
-        refused = self._refused(sheet, job, positions) if job is not None else None
+        refused = self._refused(sheet, job, positions) if job is not None and is_whole else None
         if refused is None:
             if waiting.tries >= _JOB_TRIES:
                 raise MailError(
-                    f"chunk {request.chunk} request {request.request}: its import job failed {waiting.tries} times; "
-                    "see the provider's dashboard, then clear the task"
+                    f"chunk {request.chunk} request {request.request}: its import job failed {waiting.tries} times "
+                    f"({_outcome(job, request.contacts)}); see the provider's dashboard, then clear the task"
                 )
-            _log.info("request %d: its import job failed as a whole; pushing it again", request.request)
+            outcome = _outcome(job, request.contacts)
+            _log.info("request %d: its import job failed as a whole (%s); pushing it again", request.request, outcome)
             self.book.settle(self.claim, request, "dropped", request.receipt, {})
             self._send(sheet, positions, waiting.tries + 1)
         elif waiting.tries >= _ROW_TRIES:
@@ -197,7 +206,7 @@ class Pusher:
             url = job.errors_url
             found = self.calls.repeat(lambda: self.provider.import_errors(url))
         emails = sheet.emails.take(pa.array(positions))
-        is_named = np.array([email in found for email in emails.to_pylist()], bool) if found else np.zeros(0, bool)
+        is_named = pc.is_in(emails, value_set=pa.array(list(found), pa.string())).to_numpy(zero_copy_only=False)
         if not found or int(is_named.sum()) != len(found) or len(found) != job.errored:
             return None
         rows: Positions = positions[is_named]
@@ -237,3 +246,10 @@ class Pusher:
                     "Clear the task to look again: nothing is lost"
                 )
             self.calls.wait(next(waits, _POLL_SECONDS[-1]))
+
+
+def _outcome(job: ImportJob | None, contacts: int) -> str:
+    """Say in what way a job failed."""
+    if job is None:
+        return "the provider does not know it"
+    return f"{job.status}, {job.requested} of {contacts} contacts read, {job.errored} refused"

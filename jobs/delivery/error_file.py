@@ -4,12 +4,11 @@ import csv
 import io
 import urllib.request
 from typing import Final
-from urllib.parse import urlsplit
 
-from jobs.delivery.wire import Clock, is_ip_address, is_loopback, make_opener, wire_errors
+from jobs.delivery.wire import Clock, checked_host, make_opener, wire_errors
 from schemas.errors import RejectedMailError
 
-FILE_BYTES: Final = 64_000_000  # 30,000 contacts of one request are a few megabytes
+FILE_BYTES: Final = 64_000_000  # more than 600,000 contacts with their reasons: something else is wrong
 
 
 def download_errors(errors_url: str, *, api_host: str, timeout_seconds: float, clock: Clock) -> dict[str, str]:
@@ -20,7 +19,7 @@ def download_errors(errors_url: str, *, api_host: str, timeout_seconds: float, c
 
     Raises: RejectedMailError for any other address, or a file over 64 MB; RetryableMailError if there is no answer.
     """
-    host = _checked_host(errors_url, api_host)
+    host = checked_host(errors_url, api_host, "error file of an import")
     with wire_errors("download of an import's error file", clock):
         request = urllib.request.Request(errors_url)  # noqa: S310 - the scheme was just checked
         with make_opener(host).open(request, timeout=timeout_seconds) as answer:
@@ -39,16 +38,3 @@ def read_errors(content: str) -> dict[str, str]:
     address = next((n for n, name in enumerate(header) if name in ("email", "identifier", "contact")), 0)
     reason = next((n for n, name in enumerate(header) if "error" in name or "reason" in name), len(header) - 1)
     return {row[address].strip().lower(): row[reason].strip() for row in rows[1:] if len(row) > max(address, reason)}
-
-
-def _checked_host(errors_url: str, api_host: str) -> str:
-    parts, api = urlsplit(errors_url), urlsplit(api_host)
-    host = parts.hostname or ""
-    if parts.scheme in ("http", "https") and (parts.scheme, parts.netloc) == (api.scheme, api.netloc):
-        return host
-    if parts.scheme != "https" or "." not in host or is_ip_address(host) or is_loopback(host):
-        raise RejectedMailError(
-            f"error file of an import at {parts.scheme}://{host}: expected https and a host with a name, or the API's "
-            "own host; look at the job at the provider"
-        )
-    return host

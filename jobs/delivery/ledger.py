@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -19,6 +19,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 
 from jobs.delivery import ledger_tables
 from jobs.delivery.ledger_tables import SCHEMA_VERSION, chunks, keys, plans, requests, sends
+from schemas.campaign import PushMethod
 from schemas.errors import ConfigError, GateError
 
 Clock = Callable[[], dt.datetime]
@@ -150,11 +151,13 @@ class Ledger:
         plan: Sequence[ChunkPlan],
         *,
         deadline_minutes: float | None = None,
+        method: PushMethod = "contacts",
     ) -> tuple[str, list[ChunkPlan], dt.datetime]:
         """Freeze a plan before its first request; return the digest, chunks and start of the plan that holds.
 
-        A plan of which nothing was pushed yet is replaced; once a chunk was claimed the first plan stays. Chunks of
-        earlier dates that are still open expire: contacts hold one date's content, and that is the newest.
+        How it is pushed is a part of it. A plan of which nothing was pushed yet is replaced; once a chunk was claimed
+        the first plan stays. Chunks of earlier dates that are still open expire: contacts hold one date's content, and
+        that is the newest.
         Raises: GateError if a later date of the campaign was planned already.
         """
         with self.writing() as connection:
@@ -163,9 +166,9 @@ class Ledger:
                     plans.c.campaign == run.campaign, plans.c.send_date > run.send_date.isoformat()
                 )
             )
-            held = connection.scalar(sa.select(plans.c.digest).where(*run.of(plans)))
+            held = connection.execute(sa.select(plans.c.digest, plans.c.method).where(*run.of(plans))).one_or_none()
             started = self._is_started(connection, run)
-            if not started and held != digest:
+            if not started and (held is None or tuple(held) != (digest, method)):
                 if later is not None:
                     raise GateError(
                         f"{run.campaign} of {later} was planned already, so {run.send_date} is not pushed any more: "
@@ -173,7 +176,7 @@ class Ledger:
                     )
                 for table in (plans, chunks):
                     connection.execute(sa.delete(table).where(*run.of(table)))
-                self._insert_plan(connection, run, digest, counts, plan, deadline_minutes)
+                self._insert_plan(connection, run, digest, counts, plan, deadline_minutes, method)
             if not later:
                 connection.execute(
                     sa.update(chunks)
@@ -194,6 +197,7 @@ class Ledger:
         counts: Mapping[str, int],
         plan: Sequence[ChunkPlan],
         deadline_minutes: float | None,
+        method: PushMethod,
     ) -> None:
         now = self._clock()
         deadline_at = None if deadline_minutes is None else now + dt.timedelta(minutes=deadline_minutes)
@@ -202,6 +206,7 @@ class Ledger:
                 **run.key,
                 digest=digest,
                 counts=dict(counts),
+                method=method,
                 start_at=now.isoformat(),
                 deadline_at=deadline_at and deadline_at.isoformat(),
             )
@@ -219,6 +224,10 @@ class Ledger:
         with self.reading() as connection:
             rows = connection.execute(sa.select(chunks).where(*run.of(chunks)).order_by(chunks.c.chunk))
             return plan.digest, [_chunk_plan(row) for row in rows], dt.datetime.fromisoformat(plan.start_at)
+
+    def method(self, run: Run) -> PushMethod:
+        """Return by which method the run's plan is pushed, whatever the campaign's file says by now."""
+        return cast("PushMethod", self._plan_row(run).method)
 
     def plan_counts(self, run: Run) -> dict[str, int]:
         """Return how many users the plan has for each action."""

@@ -81,6 +81,13 @@ class ProviderCalls:
             self.timing.sleep(min(left, BEAT_SECONDS))
             self._beat(BEAT_SECONDS)
 
+    def stay_alive(self) -> None:
+        """Tell the ledger that this worker lives, if it did not within the last two seconds.
+
+        Raises: GateError if it was replaced.
+        """
+        self._beat(BEAT_SECONDS)
+
     def repeat(self, call: Callable[[], T]) -> T:
         """Do something that may be repeated, such as asking, until the provider answers."""
         return self._retrying()(call)
@@ -94,12 +101,14 @@ class ProviderCalls:
         written down already.
         """
         tickets = [ticket] if ticket is not None else []
+        return self.repeat(lambda: self.attempt(operation, subject, call, tickets.pop() if tickets else None))
 
-        def once() -> tuple[T, Ticket]:
-            this = tickets.pop() if tickets else self._begin(operation, subject)
-            return self._make(this, call), this
-
-        return self._retrying()(once)
+    def attempt(
+        self, operation: str, subject: str, call: Callable[[], T], ticket: Ticket | None = None
+    ) -> tuple[T, Ticket]:
+        """Make a call of `write` once, for whoever repeats it together with others."""
+        this = ticket if ticket is not None else self._begin(operation, subject)
+        return self._make(this, call), this
 
     def write_once(self, operation: str, subject: str, call: Callable[[], T]) -> T:
         """Let the provider do something that may not be repeated blindly; its failure is written down and raised."""
@@ -107,6 +116,10 @@ class ProviderCalls:
         answer = self._make(ticket, call)
         self.book.end_call(ticket, "ok", "")
         return answer
+
+    def make_once(self, ticket: Ticket, call: Callable[[], T]) -> T:
+        """Make a call that was written down, and never again; its failure is written down and raised."""
+        return self._make(ticket, call)
 
     def begun(self, write_down: Callable[[], Ticket]) -> Ticket:
         """Write down a call by a ledger write that checks the claim, which is then known to hold."""

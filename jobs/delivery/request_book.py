@@ -133,13 +133,14 @@ class RequestBook:
         contacts: int,
         receipt: Mapping[str, Any],
         requests_per_second: float,
+        operation: str = "upsert",
     ) -> Ticket:
         """Write down a request and its first call before it leaves."""
         key = {**self.run.key, "chunk": claim.plan.chunk, "epoch": claim.epoch, "request": request}
         values = {"body_sha256": sha256, "bytes": size, "contacts": contacts, "state": "intended"}
         subject = f"{claim.plan.chunk}/{claim.epoch}/{request}"
         with self.ledger.writing() as connection:
-            ticket = self._begin(connection, "upsert", subject, claim, requests_per_second)
+            ticket = self._begin(connection, operation, subject, claim, requests_per_second)
             connection.execute(sa.insert(requests).values(**key, **values, receipt=dict(receipt)))
         return ticket
 

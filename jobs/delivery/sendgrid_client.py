@@ -32,6 +32,8 @@ from jobs.delivery.client import (
 from jobs.delivery.error_file import download_errors
 from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
+from jobs.delivery.sendgrid_imports import SendGridImports
+from jobs.delivery.sendgrid_mail_send import SendGridMailSend
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, rate_limit, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
@@ -49,7 +51,7 @@ _SEND_ORDER: Final = {"triggered": 0, "scheduled": 1, "draft": 2}
 logging.getLogger("python_http_client.client").addFilter(lambda record: False)
 
 
-class SendGridProvider(SendGridAccount):
+class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
     """Implements MailProvider over SendGrid's v3 API, or over anything that speaks it at `host`."""
 
     def __init__(
@@ -338,6 +340,19 @@ class SendGridProvider(SendGridAccount):
 
     def _call(self, method: str, *path: str, query: dict[str, Any] | None = None, body: bytes | None = None) -> Any:
         """Make one request; give its JSON answer, None if it has no body."""
+        answer = self._exchange(method, *path, query=query, body=body)
+        if not answer.body:
+            return None
+        try:
+            return json.loads(answer.body)
+        except ValueError as error:
+            raise RetryableMailError(
+                f"{method} /v3/{'/'.join(path)}: the answer {answer.status_code} is not JSON, so it came from "
+                "something in between; whether the provider acted on the request is unknown"
+            ) from error
+
+    def _exchange(self, method: str, *path: str, query: dict[str, Any] | None = None, body: bytes | None = None) -> Any:
+        """Make one request; give the SDK's answer (status_code, headers, body)."""
         sdk = self._sdk()
         sdk.reset_request_headers()
         client = sdk.client
@@ -358,15 +373,7 @@ class SendGridProvider(SendGridAccount):
                 found = answer_error(operation, error.status_code, error.body, error.headers, self._clock)
                 raise found from error
         self._local.rate_limit = rate_limit(answer.headers)
-        if not answer.body:
-            return None
-        try:
-            return json.loads(answer.body)
-        except ValueError as error:
-            raise RetryableMailError(
-                f"{operation}: the answer {answer.status_code} is not JSON, so it came from something in between; "
-                "whether the provider acted on the request is unknown"
-            ) from error
+        return answer
 
     def _sdk(self) -> Any:
         """Give this thread's SDK client: one client's headers are shared by all calls that are made on it."""

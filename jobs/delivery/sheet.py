@@ -14,6 +14,8 @@ from schemas.tables import RECEIPTS
 
 Positions = npt.NDArray[np.int64]
 Render = Callable[[Positions], pa.StringArray]
+Column = tuple[str, str]
+"""The provider's id of the field that a column is imported into, and the column's name."""
 
 _FIRST_GUESS_BYTES = 1_500  # of a contact with six items of four fields; later guesses follow what was rendered
 
@@ -23,7 +25,8 @@ class Sheet:
     """The rows of one chunk in plan order.
 
     Shapes: all have one entry per row. `lane` tells which of `lanes` (the lists that a request adds its contacts to) a
-    row goes in; a request has rows of one lane. `outcome` is what a row is once it is confirmed.
+    row goes in; a request has rows of one lane. `outcome` is what a row is once it is confirmed. `render` gives JSON
+    objects, or, with the `columns` of each lane, lines of a file.
     """
 
     chunk: int
@@ -35,9 +38,14 @@ class Sheet:
     lane: npt.NDArray[np.int8]
     lanes: Sequence[Sequence[str]]
     render: Render
+    columns: Sequence[Sequence[Column]] = ()
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    def columns_of(self, positions: Positions) -> Sequence[Column]:
+        """The columns of the lane that some rows are of."""
+        return self.columns[int(self.lane[positions[0]])]
 
     def first_body(self, positions: Positions, guess_bytes: float = _FIRST_GUESS_BYTES) -> Body:
         """Render as many rows as fit into one request, from the first on; the body counts them from 0.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from jobs.delivery.client import RateLimit
 from schemas.errors import (
@@ -64,6 +65,24 @@ def is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def checked_host(url: str, api_host: str, what: str) -> str:
+    """Give the host of an address that an answer names: the API's own, or by https one that has a name.
+
+    An answer must not be able to make ryml speak to a machine of the inner network.
+    Raises: RejectedMailError for any other.
+    """
+    parts, api = urlsplit(url), urlsplit(api_host)
+    host = parts.hostname or ""
+    if parts.scheme in ("http", "https") and (parts.scheme, parts.netloc) == (api.scheme, api.netloc):
+        return host
+    if parts.scheme != "https" or "." not in host or is_ip_address(host) or is_loopback(host):
+        raise RejectedMailError(
+            f"{what} at {parts.scheme}://{host}: expected https and a host with a name, or the API's own host; look at "
+            "the job at the provider"
+        )
+    return host
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
@@ -105,7 +106,7 @@ def create_app(
     api = [Route(path, endpoint(path, handlers), methods=list(_METHODS)) for path, handlers in routes(provider).items()]
     api.append(Route("/v3/{rest:path}", endpoint("/v3/", {}), methods=list(_METHODS)))
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES), www_redirect=False)
-    app = Starlette(routes=[*api, *_pages(provider)], middleware=[hosts], lifespan=lifespan)
+    app = Starlette(routes=[*api, *_pages(provider, connections)], middleware=[hosts], lifespan=lifespan)
     app.state.connections = connections
     return app
 
@@ -238,7 +239,7 @@ def _host(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _pages(provider: Rehearsal) -> list[Route]:
+def _pages(provider: Rehearsal, connections: Connections) -> list[Route]:
     """Make the routes of the pages for people, which need no key."""
     mailbox = Mailbox(provider)
     page_headers = {
@@ -316,6 +317,8 @@ def _pages(provider: Rehearsal) -> list[Route]:
         """Take a file, of any size that is allowed, onto the disk."""
         token, now = request.path_params["token"], provider.clock()
         received, status, message = 0, 200, ""
+        fault: RequestFault | None = None
+        partial: Path | None = None
         try:
             path = await run_in_threadpool(provider.csv_imports.upload_path, token, request.headers)
             partial = path.with_suffix(".part")
@@ -326,17 +329,26 @@ def _pages(provider: Rehearsal) -> list[Route]:
                         file.write(part)
             if received > FILE_BYTES:
                 raise limits.bad_request("EntityTooLarge")
-            partial.rename(path)
-            await run_in_threadpool(provider.csv_imports.uploaded, token, now)
-            provider.wake()
+            fault = provider.faults.of_request("PUT", request.url.path, "", now)
+            if fault is None or fault.is_handled:
+                partial.rename(path)
+                await run_in_threadpool(provider.csv_imports.uploaded, token, now)
+                provider.wake()
+            if fault is not None:
+                status = 0 if fault.is_cut else fault.status
         except ApiError as error:
             status, message = error.status, error.problems[0].message
         except ClientDisconnect:
             return Response(status_code=400)
+        finally:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
         await run_in_threadpool(
-            provider.history.add, received_at=now, method="PUT", path=UPLOAD_PATH, status=status, fault=None,
-            digest="", body_bytes=received, milliseconds=0,
+            provider.history.add, received_at=now, method="PUT", path=UPLOAD_PATH, status=status,
+            fault=fault.name if fault is not None else None, digest="", body_bytes=received, milliseconds=0,
         )  # fmt: skip
+        if not status:
+            return NoAnswer(connections, provider.faults.settings.hang_seconds)
         return PlainTextResponse(message, status_code=status)
 
     def history(request: Request) -> Response:

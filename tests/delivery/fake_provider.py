@@ -4,12 +4,15 @@ It does what the protocol promises and nothing more: imports are jobs that are a
 fields stay, a list grows by what jobs add, a search may be late, a single send mails its list once.
 """
 
+import csv
 import datetime as dt
+import gzip
+import io
 import json
 import random
 from dataclasses import dataclass, field, replace
 
-from jobs.delivery.client import Contact, ImportJob, SingleSend, SingleSendStats
+from jobs.delivery.client import Contact, ImportJob, ImportPlace, SingleSend, SingleSendStats
 from jobs.delivery.timing import Timing
 from schemas.errors import (
     BadContentMailError,
@@ -19,6 +22,7 @@ from schemas.errors import (
     TooLargeMailError,
 )
 
+EMAIL_FIELD = "_rf2_T"
 START = dt.datetime(2026, 11, 3, 8, tzinfo=dt.UTC)
 
 
@@ -63,7 +67,7 @@ def some_faults(seed):
 
 @dataclass
 class _Job:
-    due_at: float
+    due_at: float | None  # None: its file has not come
     contacts: list
     list_ids: list
     how: str
@@ -78,7 +82,7 @@ class FakeProvider:
         self.time, self.faults, self.point = time, faults, point
         self.random = random.Random(faults.seed)
         self.fields, self.lists, self.contacts, self.groups = {}, {}, {}, {}
-        self.jobs, self.sends, self.mails = {}, {}, {}
+        self.jobs, self.sends, self.mails, self.places = {}, {}, {}, {}
         self.calls, self.upserts = [], []
         self.poisoned, self.invalid = set(), set()  # addresses that jobs refuse; that make a request a 400
         self.down = lambda: False
@@ -107,7 +111,8 @@ class FakeProvider:
 
     def _advance(self):
         """Apply what is due: jobs in the order of their lag, which is not that of their requests."""
-        due = sorted((job.due_at, number) for number, job in self.jobs.items() if job.status == "pending")
+        waiting = [(job.due_at, number) for number, job in self.jobs.items() if job.status == "pending"]
+        due = sorted(pair for pair in waiting if pair[0] is not None)
         for due_at, number in due:
             if due_at <= self.time.seconds:
                 self._apply(self.jobs[number])
@@ -179,12 +184,7 @@ class FakeProvider:
                 raise BadContentMailError("400: a contact is not valid")
             if any(list_id not in self.lists for list_id in data.get("list_ids", [])):
                 raise BadContentMailError("400: no such list")
-            draw, how = self.random.random(), "fine"
-            for kind in ("failed", "errored", "lost"):
-                chance = getattr(self.faults, f"job_{kind}")
-                if 0 <= draw < chance:
-                    how = kind
-                draw -= chance
+            how = self._fate()
             number = f"job-{len(self.jobs) + 1}"
             due_at = self.time.seconds + self.random.random() * self.faults.job_lag_seconds
             self.jobs[number] = _Job(due_at, contacts, data.get("list_ids", []), how)
@@ -194,6 +194,50 @@ class FakeProvider:
 
         self.upserts.append(([contact["email"] for contact in contacts], body))
         return self._call("upsert", act)
+
+    def email_field(self):
+        return self._call("email_field", lambda: EMAIL_FIELD)
+
+    def request_import(self, field_ids, list_ids):
+        def act():
+            if any(list_id not in self.lists for list_id in list_ids):
+                raise BadContentMailError("400: no such list")
+            if set(field_ids) - {EMAIL_FIELD, *self.fields.values()}:
+                raise BadContentMailError("400: no such field")
+            number = f"job-{len(self.jobs) + 1}"
+            self.jobs[number] = _Job(None, [], list(list_ids), self._fate())
+            self.places[f"place-{number}"] = (number, list(field_ids))
+            return ImportPlace(number, f"place-{number}", {})
+
+        return self._call("request_import", act)
+
+    def upload_import(self, place, parts, size):
+        content = b"".join(parts)
+        assert len(content) == size
+        header, *rows = csv.reader(io.StringIO(gzip.decompress(content).decode(), newline=""))
+
+        def act():
+            if place.upload_uri not in self.places:
+                raise RetryableMailError("403: the place was used")
+            number, field_ids = self.places.pop(place.upload_uri)
+            assert {len(row) for row in (header, *rows)} == {len(field_ids)}
+            contacts = [dict(zip(field_ids, row, strict=True)) for row in rows]
+            job = self.jobs[number]
+            job.contacts = [{"email": one.pop(EMAIL_FIELD), "custom_fields": one} for one in contacts]
+            job.due_at = self.time.seconds + self.random.random() * self.faults.job_lag_seconds
+            job.status = "lost" if job.how == "lost" else "pending"
+
+        self.upserts.append(([row[0] for row in rows], content))
+        return self._call("upload_import", act)
+
+    def _fate(self):
+        draw = self.random.random()
+        for kind in ("failed", "errored", "lost"):
+            chance = getattr(self.faults, f"job_{kind}")
+            if 0 <= draw < chance:
+                return kind
+            draw -= chance
+        return "fine"
 
     def import_job(self, job_id):
         def act():

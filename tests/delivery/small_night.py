@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 from fake_provider import NO_FAULTS, START, FakeProvider, VirtualTime
 
-from jobs.delivery import payload
+from jobs.delivery import csv_file, payload
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.withdraw import PULLED_AT
@@ -161,17 +161,19 @@ def chunk_plans(lake):
     return found
 
 
-def freeze(delivery, deadline_minutes=None):
+def freeze(delivery, deadline_minutes=None, method="contacts"):
     counts = {action: sum(a == action for a, _ in PLAN.values()) for action in ("upsert", "clear", "withheld")}
     digest = delivery.lake.manifest(Partition("chunks", DATE, "spring")).content_sha256
     chunks, counts = chunk_plans(delivery.lake), {**counts, "unchanged": 0}
-    delivery.ledger.freeze_plan(RUN, digest, counts, chunks, deadline_minutes=deadline_minutes)
+    delivery.ledger.freeze_plan(RUN, digest, counts, chunks, deadline_minutes=deadline_minutes, method=method)
 
 
 class Night:
     """One push and send, restarted until it is done. `die_at` is the point at which its process ends once."""
 
-    def __init__(self, base, folder, ledger, *, faults=NO_FAULTS, die_at=None, deadline_minutes=None):
+    def __init__(
+        self, base, folder, ledger, *, faults=NO_FAULTS, die_at=None, deadline_minutes=None, method="contacts"
+    ):
         shutil.copytree(base, folder)
         random.seed(faults.seed)  # the jitter of waits: the same night has the same points
         self.points, self.die_at, self.deaths = [], die_at, 0
@@ -184,7 +186,7 @@ class Night:
         ids = {name: f"e{number}_T" for number, name in enumerate(all_fields(SLOTS), start=1)}
         self.provider.fields = ids
         self.provider.contacts = {address(user): stale_fields(ids) for user in PLAN}
-        self.deadline_minutes = deadline_minutes
+        self.deadline_minutes, self.method = deadline_minutes, method
 
     def point(self, name):
         self.points.append(name)
@@ -196,7 +198,7 @@ class Night:
         return Delivery(self.lake, CAMPAIGN, RUN, self.ledger, self.provider, "test", self.time.timing)
 
     def steps(self):
-        freeze(self.delivery, self.deadline_minutes)
+        freeze(self.delivery, self.deadline_minutes, self.method)
         for chunk in chunk_plans(self.lake):
             push_chunk(self.delivery, chunk.chunk)
         reconcile(self.delivery)
@@ -292,6 +294,7 @@ def stale_fields(ids):
 def small_requests(monkeypatch, contacts=2):
     """Two contacts a request, and no waiting for disks: what dies here is a process, not the machine."""
     monkeypatch.setattr(payload, "MAX_CONTACTS", contacts)
+    monkeypatch.setattr(csv_file, "MAX_ROWS", contacts)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr("jobs.reconcile_push.MIRROR_DAYS", 2)
     read, known = Lake._read_entry, {}

@@ -25,7 +25,7 @@ from small_night import (
     write,
 )
 
-from jobs import push_chunk as push_chunk_job
+from jobs.delivery import chunk_sheet
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.mail_template import load_template
@@ -132,7 +132,7 @@ def test_the_wrong_setting_is_seen(base, tmp_path):
 
 def test_a_setting_that_is_not_passed_on_is_caught(base, tmp_path, monkeypatch):
     """Mutant: the push writes empty text, whatever the campaign says."""
-    monkeypatch.setattr(push_chunk_job, "slot_fragments", lambda *given, blank, **more: slot_fragments(*given, **more))
+    monkeypatch.setattr(chunk_sheet, "slot_fragments", lambda *given, blank, **more: slot_fragments(*given, **more))
     mails, _ = pushed(base, tmp_path / "night", "empty_ignored", "dash")
     assert any("stale" in part for parts in mails.values() for part in parts)
 

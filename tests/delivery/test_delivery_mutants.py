@@ -1,6 +1,8 @@
 """Wrong deliveries, each caught by the test that is named beside it: the measure of the tests."""
 
+import contextlib
 import re
+import time
 import types
 
 import numpy as np
@@ -9,17 +11,21 @@ import pyarrow.compute as pc
 import pytest
 import small_night
 import test_crash_points as crash
+import test_csv_rows as csv_tests
 import test_delivery_incidents as incidents
+import test_push_by_file as by_file
 import test_withdraw as withdraw
 from small_night import Night
 
 from jobs import push_chunk, schedule_send
-from jobs.delivery import chunk_rows, engine, shared_pace
+from jobs.delivery import carriers, chunk_rows, chunk_sheet, csv_file, csv_rows, engine, read_back, shared_pace
+from jobs.delivery.carriers import FileImports
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.request_book import RequestBook
+from schemas.errors import BadContentMailError, RetryableMailError
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -58,13 +64,13 @@ def blind_create_and_schedule(patch):
 
 def omitted_slots(patch):
     """Empty slots are left out, as if the provider cleared what an update omits."""
-    render = push_chunk.render_contacts
+    render = chunk_sheet.render_contacts
 
     def leave_out(**options):
         rows = render(**options).to_pylist()
         return pa.array([re.sub(r',"e\d+_T":""', "", row) for row in rows])
 
-    patch.setattr(push_chunk, "render_contacts", leave_out)
+    patch.setattr(chunk_sheet, "render_contacts", leave_out)
 
 
 def positional_join(patch):
@@ -108,8 +114,8 @@ def one_try_a_row(patch):
 
 def cleared_join_the_list(patch):
     """Who has nothing is mailed all the same."""
-    made = push_chunk.Sheet
-    patch.setattr(push_chunk, "Sheet", lambda **given: made(**{**given, "lanes": (given["lanes"][0],) * 2}))
+    made = chunk_sheet.Sheet
+    patch.setattr(chunk_sheet, "Sheet", lambda **given: made(**{**given, "lanes": (given["lanes"][0],) * 2}))
 
 
 def pace_of_each_process(patch):
@@ -152,6 +158,122 @@ def suppress_once(patch):
     patch.setattr(schedule_send, "withdraw", lambda *_: 0)
 
 
+def unquoted_quotes(patch):
+    """A quote in a cell ends it."""
+    patch.setattr(csv_rows, "_cell", lambda text: f'"{text}"')
+
+
+def json_in_cells(patch):
+    """Cells keep the escapes of JSON."""
+    patch.setattr(csv_rows, "csv_cells", lambda texts: texts)
+
+
+def columns_in_another_order(patch):
+    """The import is told of other columns than the file has."""
+    names = chunk_sheet.content_fields
+    patch.setattr(chunk_sheet, "content_fields", lambda slots: names(slots)[::-1])
+
+
+def uploaded_or_not(patch):
+    """An import counts as accepted once it was asked for, whatever became of its file."""
+
+    def trusting(self, load, sheet, lane, ticket):
+        fields = [field_id for field_id, _ in sheet.columns[lane]]
+        place, _ = self.calls.attempt(
+            "request_import", ticket.subject, lambda: self.provider.request_import(fields, sheet.lanes[lane]), ticket
+        )
+        with contextlib.suppress(RetryableMailError):
+            self.provider.upload_import(place, load.parts(), load.size)
+        return place.job_id, ticket
+
+    patch.setattr(FileImports, "hand_over", trusting)
+
+
+def the_same_place_again(patch):
+    """An upload that failed is tried again where it failed."""
+
+    def stubborn(self, load, sheet, lane, ticket):
+        fields = [field_id for field_id, _ in sheet.columns[lane]]
+        place, asked = self.calls.attempt(
+            "request_import", ticket.subject, lambda: self.provider.request_import(fields, sheet.lanes[lane]), ticket
+        )
+        self.book.end_call(asked, "ok", place.job_id)
+        put = lambda: self.provider.upload_import(place, load.parts(), load.size)  # noqa: E731
+        return place.job_id, self.calls.write("upload_import", ticket.subject, put)[1]
+
+    patch.setattr(FileImports, "hand_over", stubborn)
+
+
+def method_of_the_file(patch):
+    """Each worker pushes as the campaign's file says when it starts."""
+    patch.setattr(Ledger, "method", lambda self, run: small_night.CAMPAIGN.push.method)
+
+
+def begun_and_changed(patch):
+    """The method of a plan changes while it is pushed."""
+    freeze = Ledger.freeze_plan
+
+    def changes(self, run, *arguments, **options):
+        found = freeze(self, run, *arguments, **options)
+        with self.writing() as connection:
+            connection.exec_driver_sql("UPDATE plans SET method = ?", (options.get("method", "contacts"),))
+        return found
+
+    patch.setattr(Ledger, "freeze_plan", changes)
+
+
+def no_signs_of_life(patch):
+    """Whoever packs or uploads a file says nothing for as long as it takes."""
+    patch.setattr(ProviderCalls, "stay_alive", lambda _: None)
+
+
+def any_reading_is_right(patch):
+    """An import that read a tenth of the rows is done."""
+    patch.setattr(FileImports, "has_read_all", lambda *_: True)
+
+
+def files_are_halved(patch):
+    """An import that is refused is taken for one with a bad row in it."""
+    patch.setattr(carriers, "RejectedMailError", BadContentMailError)
+
+
+def uploads_without_pace(patch):
+    """Only the API's requests are counted."""
+    attempt = ProviderCalls.attempt
+
+    def hurried(self, operation, *arguments):
+        pace, self.requests_per_second = self.requests_per_second, self.requests_per_second
+        if operation == "upload_import":
+            self.requests_per_second = None
+        try:
+            return attempt(self, operation, *arguments)
+        finally:
+            self.requests_per_second = pace
+
+    patch.setattr(ProviderCalls, "attempt", hurried)
+
+
+def packed_with_the_time(patch):
+    """A file says when it was made, as those of most programs do."""
+    parts = csv_file.CsvFile.parts
+
+    def dated(self):
+        content = b"".join(parts(self))
+        yield content[:4] + int(time.time()).to_bytes(4, "little") + content[8:]
+
+    patch.setattr(csv_file.CsvFile, "parts", dated)
+
+
+def left_overs_are_fine(patch):
+    """Who reads contacts back looks at what was written, and not at what should be gone."""
+    patch.setattr(read_back, "_EMPTY", _Everything())
+
+
+class _Everything:
+    def __contains__(self, _value):
+        return True
+
+
 def dies(base, tmp_path, ledger, patch):
     crash.test_a_night_that_dies_at_any_point_ends_as_one_that_does_not(base, tmp_path, ledger, None)
 
@@ -160,8 +282,38 @@ def dies_under_faults(base, tmp_path, ledger, patch):
     crash.test_a_night_that_dies_at_any_point_ends_as_one_that_does_not(base, tmp_path, ledger, 1)
 
 
+def dies_by_file(base, tmp_path, ledger, patch):
+    crash.die_at_points(base, tmp_path, ledger, None, "csv_import", crash.points_of_the_push)
+
+
 def whole(base, tmp_path, ledger, patch):
-    crash.test_a_night_without_faults(base, tmp_path, ledger)
+    crash.test_a_night_without_faults(base, tmp_path, ledger, "contacts")
+
+
+def whole_by_file(base, tmp_path, ledger, patch):
+    crash.test_a_night_without_faults(base, tmp_path, ledger, "csv_import")
+
+
+def nasty(base, tmp_path, ledger, patch):
+    csv_tests.test_a_file_of_everything_that_is_nasty_says_what_the_json_says()
+
+
+def same_bytes(base, tmp_path, ledger, patch):
+    csv_tests.test_the_same_rows_are_the_same_bytes_at_any_time(patch)
+
+
+def left_over(base, tmp_path, ledger, patch):
+    by_file.test_an_item_of_yesterday_in_a_slot_that_is_empty_stops_the_send(base, tmp_path, ledger, "csv_import")
+
+
+def file_test(name, *fixtures):
+    """Run one test of test_push_by_file with a night, and what else it asks for."""
+
+    def run(base, tmp_path, ledger, patch):
+        night = Night(base, tmp_path / "night", ledger, method="csv_import")
+        getattr(by_file, f"test_{name}")(night, *(patch for _ in fixtures))
+
+    return run
 
 
 def leaves(base, tmp_path, ledger, patch):
@@ -226,6 +378,21 @@ MUTANTS = [
     (no_lease, incident("a_chunk_whose_worker_lives_is_not_taken", "night")),
     (never_late, incident("nobody_is_mailed_late", "night")),
     (suppress_once, leaves),
+    (unquoted_quotes, nasty),
+    (json_in_cells, nasty),
+    (columns_in_another_order, whole_by_file),
+    (cursor_before_confirm, dies_by_file),
+    (uploaded_or_not, file_test("an_upload_that_nobody_answered_goes_to_another_place", "monkeypatch")),
+    (the_same_place_again, file_test("an_upload_that_nobody_answered_goes_to_another_place", "monkeypatch")),
+    (method_of_the_file, file_test("the_method_is_the_plans_whatever_the_campaigns_file_says")),
+    (begun_and_changed, file_test("the_method_of_a_plan_that_was_begun_stays")),
+    (no_signs_of_life, file_test("a_worker_that_is_replaced_during_its_upload_stops_in_the_middle", "monkeypatch")),
+    (no_signs_of_life, file_test("a_worker_that_packs_for_long_gives_signs_of_life", "monkeypatch")),
+    (any_reading_is_right, file_test("a_file_that_was_read_in_another_way_is_not_taken_for_stored", "monkeypatch")),
+    (files_are_halved, file_test("an_import_that_is_refused_is_not_taken_apart", "monkeypatch")),
+    (uploads_without_pace, file_test("each_call_of_a_file_keeps_the_pace")),
+    (packed_with_the_time, same_bytes),
+    (left_overs_are_fine, left_over),
 ]
 
 

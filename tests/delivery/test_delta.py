@@ -1,7 +1,6 @@
 """The second night of the same users: only what changed carries content, and nobody is shown what was not meant."""
 
 import datetime as dt
-import json
 from decimal import Decimal
 
 import pyarrow as pa
@@ -43,7 +42,7 @@ NEUTRAL = "Nothing new today"
 pytestmark = pytest.mark.usefixtures("small")
 
 
-def plan_tomorrow(night, *, is_full=False, price=Decimal("9.50")):
+def plan_tomorrow(night, *, is_full=False, price=Decimal("9.50"), method="contacts"):
     """Everybody keeps their list but one; planned by the real plan from the real mirror."""
     write_catalog(night.lake, price, TOMORROW)
     lake, lists = night.lake, {user: list(items) for user, (_, items) in PLAN.items()}
@@ -70,7 +69,7 @@ def plan_tomorrow(night, *, is_full=False, price=Decimal("9.50")):
     manifest = write(lake, Partition("chunks", TOMORROW, "spring"), table)
     actions = table["action"].to_pylist()
     counts = {action: actions.count(action) for action in ("upsert", "clear", "unchanged", "withheld")}
-    night.ledger.freeze_plan(RUN, manifest.content_sha256, counts, found)
+    night.ledger.freeze_plan(RUN, manifest.content_sha256, counts, found, method=method)
     return Delivery(lake, CAMPAIGN, RUN, night.ledger, night.provider, "test", night.time.timing), found
 
 
@@ -96,16 +95,26 @@ def shown(night, fields):
     return render(load_template(TOMORROW).text, {names[key]: value for key, value in fields.items()})
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_only_the_changed_carry_content_and_everybody_is_mailed_their_own(base, tmp_path, ledger, seed):
-    night = Night(base, tmp_path / "lake", ledger, faults=NO_FAULTS if seed is None else some_faults(seed))
+@pytest.mark.parametrize(
+    ("seed", "first", "second"),
+    [
+        (None, "contacts", "contacts"),
+        (3, "contacts", "contacts"),
+        (3, "csv_import", "contacts"),
+        (3, "contacts", "csv_import"),
+    ],
+)
+def test_only_the_changed_carry_content_and_everybody_is_mailed_their_own(base, tmp_path, ledger, seed, first, second):
+    faults = NO_FAULTS if seed is None else some_faults(seed)
+    night = Night(base, tmp_path / "lake", ledger, faults=faults, method=first)
     night.run()
-    mails = send_tomorrow(night)
+    before = len(night.provider.jobs)
+    mails = send_tomorrow(night, method=second)
     title_field = night.provider.fields["ryml_1_title"]
     carrying = {
         contact["email"]
-        for _, body in night.provider.upserts
-        for contact in json.loads(body)["contacts"]
+        for job in list(night.provider.jobs.values())[before:]
+        for contact in job.contacts
         if title_field in contact["custom_fields"]
     }
     assert carrying == {address(CHANGED)}

@@ -28,7 +28,7 @@ from small_night import (
     stale_fields,
 )
 
-from jobs.delivery import payload
+from jobs.delivery import csv_file, payload
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sendgrid_client import SendGridProvider
@@ -58,9 +58,9 @@ def fast_timing():
     )
 
 
-def deliver(folder, host, key):
+def deliver(folder, host, key, method="contacts"):
     """One worker: the whole night, again after what another try may cure."""
-    payload.MAX_CONTACTS = 2
+    payload.MAX_CONTACTS = csv_file.MAX_ROWS = 2
     timing = fast_timing()
     delivery = Delivery(
         Lake.open(f"{folder}/lake"), CAMPAIGN, RUN, Ledger(f"sqlite:///{folder}/ledger.db", timing.clock),
@@ -68,7 +68,7 @@ def deliver(folder, host, key):
     )  # fmt: skip
     for _ in range(20):
         with contextlib.suppress(MailError):
-            freeze(delivery)
+            freeze(delivery, method=method)
             for chunk in chunk_plans(delivery.lake):
                 push_chunk(delivery, chunk.chunk)
             reconcile(delivery)
@@ -103,13 +103,13 @@ def check(folder, server, ids):
     assert differences(Lake.open(f"{folder}/lake"), ids, contacts, sends) == []
 
 
-def kills(base, folder, context, seed, wanted):
+def kills(base, folder, context, seed, wanted, method="contacts"):
     """Kill the worker `wanted` times at random instants, then let one finish; return how many were killed at work."""
     draw, killed = random.Random(seed), 0
     with night(base, folder, seed) as (server, ids):
         longest = 0.6
         while True:
-            worker = context.Process(target=deliver, args=(str(folder), server.host, server.api_key))
+            worker = context.Process(target=deliver, args=(str(folder), server.host, server.api_key, method))
             worker.start()
             if killed < wanted:
                 worker.join(draw.uniform(0, longest))
@@ -185,6 +185,17 @@ def test_two_hundred_kills(base, tmp_path, context, scoreboard):
         killed += kills(base, tmp_path / f"{trials}", context, 100 + trials, 8)
         trials += 1
     scoreboard.add("SIGKILL of a delivery under faults", f"{killed} kills in {trials} nights: 0 differ, one send each")
+
+
+@pytest.mark.scoreboard
+def test_fifty_kills_by_file(base, tmp_path, context, scoreboard):
+    killed, trials = 0, 0
+    while killed < 50:
+        killed += kills(base, tmp_path / f"{trials}", context, 900 + trials, 8, "csv_import")
+        trials += 1
+    scoreboard.add(
+        "SIGKILL of a delivery by file under faults", f"{killed} kills in {trials} nights: 0 differ, one send each"
+    )
 
 
 @pytest.mark.scoreboard

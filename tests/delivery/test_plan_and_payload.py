@@ -321,14 +321,13 @@ def test_the_forecast_follows_the_ramp_and_then_the_limit(users, full, limit):
 
 
 def test_a_campaign_says_what_its_ramp_rises_from_and_to():
-    assert PushSettings().ramp_users_per_second == (300, 6_000)
-    assert PushSettings(requests_per_second=10).ramp_users_per_second == (2_000, 40_000)
-    assert PushSettings(full_users_per_second=100).ramp_users_per_second == (5, 100)
-    assert PushSettings(start_users_per_second=9, full_users_per_second=9).ramp_users_per_second == (9, 9)
-    assert PushSettings(start_users_per_second=6_000).ramp_users_per_second == (6_000, 6_000)
-    for wrong in ({"start_users_per_second": 6_001}, {"start_users_per_second": 2, "full_users_per_second": 1}):
-        with pytest.raises(ValueError, match="a ramp rises"):
-            PushSettings(**wrong)
+    assert PushSettings().ramp_users_per_second(6_000) == (300, 6_000)
+    assert PushSettings(full_users_per_second=100).ramp_users_per_second(6_000) == (5, 100)
+    assert PushSettings(start_users_per_second=9, full_users_per_second=9).ramp_users_per_second(6_000) == (9, 9)
+    assert PushSettings(start_users_per_second=9).ramp_users_per_second(6_000) == (9, 6_000)
+    assert PushSettings(start_users_per_second=9).ramp_users_per_second(3) == (9, 9)  # the limit paces it all the same
+    with pytest.raises(ValueError, match="a ramp rises"):
+        PushSettings(start_users_per_second=2, full_users_per_second=1)
 
 
 def test_the_mirror_takes_what_was_confirmed_and_forgets_what_is_unsure():

@@ -16,7 +16,10 @@ from test_gates_of_stages import (  # noqa: F401 - fixtures
 )
 
 from jobs import finish_build, list_chunks, plan_push, recommend_items
+from jobs.delivery.ledger import Ledger, Run
+from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
+from schemas.campaign import PushSettings
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import RECOMMENDATION_SOURCES, RECOMMENDATIONS, SUPPRESSIONS
@@ -145,3 +148,39 @@ def test_a_plan_without_anybody_is_an_error_unless_that_may_be(shop):  # noqa: F
     assert (plan["upsert"], plan["clear"]) == (0, 0)
     assert plan["withheld_by_reason"]["other_locale"] > 10
     assert list_chunks.main(**common)["chunks"] == []
+
+
+def test_the_method_is_frozen_with_the_plan(shop):  # noqa: F811
+    until(shop, "recommendations")
+    attempt = shop.lake.attempt(Partition("suppressions", DATES[1], "spring"), "night")
+    attempt.publish([attempt.write(SUPPRESSIONS.schema.empty_table())], inputs=[], parameters={})
+    shop.campaign.write_text(CAMPAIGN + "[push]\nchunk_users = 3\nfile_users = 100\n")
+    shop.stage(recommend_items)
+    finish_build.main(lake=shop.lake_uri, date=DATES[1], run_id="night", campaign=shop.campaign)
+    url = f"sqlite:///{shop.folder}/ledger.db"
+    common = {"lake": shop.lake_uri, "date": DATES[1], "run_id": "night", "campaign": shop.campaign, "ledger": url}
+    ledger, run = Ledger(url, utc_now), Run("spring", DATES[1])
+
+    def planned(**options):
+        plan = plan_push.main(**common, **options)
+        _, chunks, _ = ledger.plan(run)
+        return plan["method"], ledger.method(run), max(chunk.users for chunk in chunks), len(chunks)
+
+    by_request = planned()
+    assert by_request[:3] == ("contacts", "contacts", 3)
+    by_file = planned(method="csv_import")  # nothing was pushed yet
+    assert by_file[:2] == ("csv_import", "csv_import")
+    assert by_file[2] > 3
+    assert by_file[3] < by_request[3]
+    assert planned() == by_request
+    shop.campaign.write_text(CAMPAIGN + '[push]\nmethod = "csv_import"\nchunk_users = 3\nfile_users = 100\n')
+    assert planned() == by_file
+    ledger.claim(run, 0)
+    assert planned(method="contacts") == by_file  # begun
+
+
+def test_the_rate_of_files_is_that_of_their_two_requests():
+    manifest = type("Plan", (), {"metrics": {"parts": {"0": [100, 100], "1": [40]}}})
+    push = PushSettings(requests_per_second=2.0)
+    assert plan_push._users_per_second(manifest, push, "csv_import") == 80
+    assert plan_push._users_per_second(manifest, push, "contacts") == 8_000

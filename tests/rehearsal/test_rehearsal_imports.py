@@ -147,3 +147,32 @@ def test_faults_of_jobs_hold_for_files_too(rehearsal_server: RehearsalServer, ap
     assert (
         import_file(rehearsal_server, api, [EMAIL, "e1_T"], f"email,title\n{rows}x,y\n".encode())["status"] == "failed"
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "answer", "requested"),
+    [
+        ("drop_before", None, 0),
+        ("drop_after", None, 2),
+        ("error_before", 503, 0),
+        ("error_after", 503, 2),
+        ("too_many_requests", 429, 0),
+    ],
+)
+def test_faults_of_requests_meet_uploads_too(
+    rehearsal_server: RehearsalServer, api: httpx.Client, fault: str, answer: int | None, requested: int
+) -> None:
+    api.post("/_rehearsal/faults", json={"script": [{"fault": fault, "path": "/_uploads/*", "status": 503}]})
+    asked = request(api, [EMAIL])
+    content = b"email\na@example.com\nb@example.com\n"
+    if answer is None:
+        with pytest.raises(httpx.TransportError):
+            put(asked, content)
+    else:
+        assert put(asked, content).status_code == answer
+    assert result(rehearsal_server, api, asked)["requested_count"] == requested
+    assert list(rehearsal_server.state_path.parent.glob("*-uploads/*")) == []
+    history = [entry for entry in rehearsal_server.provider.history.all() if entry["path"].startswith("/_uploads")]
+    assert [(entry["status"], entry["fault"]) for entry in history] == [(answer or 0, fault)]
+    again = put(asked, content).status_code
+    assert again == (403 if requested else 200)

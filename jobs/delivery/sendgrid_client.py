@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -25,15 +24,15 @@ from jobs.delivery.client import (
     ImportJob,
     JobStatus,
     RateLimit,
-    SendStatus,
-    SingleSend,
-    SingleSendStats,
 )
 from jobs.delivery.error_file import download_errors
 from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
 from jobs.delivery.sendgrid_imports import SendGridImports
 from jobs.delivery.sendgrid_mail_send import SendGridMailSend
+from jobs.delivery.sendgrid_single_sends import SendGridSingleSends
+from jobs.delivery.sendgrid_suppressions import SendGridSuppressions
+from jobs.delivery.sendgrid_wire import PAGES, as_json, given
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, rate_limit, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
@@ -41,17 +40,12 @@ DEFAULT_HOST: Final = "https://api.sendgrid.com"
 # A ready string goes out as it is only under a content type that is not exactly "application/json".
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 LISTS_PER_PAGE: Final = 1000
-SINGLE_SENDS_PER_PAGE: Final = 100
-SUPPRESSIONS_PER_PAGE: Final = 500
-PAGES: Final = 100_000  # a paging that never ends is a fault: 50 million suppressions are 100,000 pages
-SUPPRESSION_KINDS: Final = ("bounces", "invalid_emails", "spam_reports", "unsubscribes")
-_SEND_ORDER: Final = {"triggered": 0, "scheduled": 1, "draft": 2}
 
 # The SDK logs request bodies (addresses) and headers (the key) at DEBUG. A filter holds where a level would be reset.
 logging.getLogger("python_http_client.client").addFilter(lambda record: False)
 
 
-class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
+class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend, SendGridSingleSends, SendGridSuppressions):
     """Implements MailProvider over SendGrid's v3 API, or over anything that speaks it at `host`."""
 
     def __init__(
@@ -131,7 +125,7 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
         if found is not None:
             return found
         try:
-            return str(_given(self._post({"name": name}, "marketing", "lists"), "id"))
+            return str(given(self._post({"name": name}, "marketing", "lists"), "id"))
         except RejectedMailError:
             found = self.find_list(name)
             if found is None:
@@ -147,7 +141,7 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
 
     def list_size(self, list_id: str) -> int:
         """See MailProvider."""
-        return int(_given(self._get("marketing", "lists", list_id), "contact_count"))
+        return int(given(self._get("marketing", "lists", list_id), "contact_count"))
 
     def delete_list(self, list_id: str) -> None:
         """See MailProvider."""
@@ -158,7 +152,7 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
 
     def upsert(self, body: bytes) -> str:
         """See MailProvider."""
-        return str(_given(self._call("PUT", "marketing", "contacts", body=body), "job_id"))
+        return str(given(self._call("PUT", "marketing", "contacts", body=body), "job_id"))
 
     def import_job(self, job_id: str) -> ImportJob:
         """See MailProvider."""
@@ -206,126 +200,18 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
             if "contact" in entry
         }
 
-    # Single sends
-
-    def find_single_send(self, name: str) -> SingleSend | None:
-        """See MailProvider. The search matches anywhere in a name, so that names are compared again here."""
-        entries = self._pages("POST", {"name": name}, SINGLE_SENDS_PER_PAGE, "marketing", "singlesends", "search")
-        found = [(entry["created_at"], _single_send(entry)) for entry in entries if entry["name"] == name]
-        found.sort(key=lambda pair: (_SEND_ORDER[pair[1].status], pair[0], pair[1].id))
-        return found[0][1] if found else None
-
-    def create_draft(
-        self,
-        *,
-        name: str,
-        list_id: str,
-        subject: str,
-        html: str,
-        text: str,
-        suppression_group_id: int,
-        sender_id: int,
-    ) -> SingleSend:
-        """See MailProvider."""
-        draft = {
-            "name": name,
-            "send_to": {"list_ids": [list_id]},
-            "email_config": {
-                "subject": subject,
-                "html_content": html,
-                "plain_content": text,
-                "generate_plain_content": False,
-                "editor": "code",
-                "suppression_group_id": suppression_group_id,
-                "sender_id": sender_id,
-            },
-        }
-        return _single_send(self._post(draft, "marketing", "singlesends"))
-
-    def schedule(self, single_send_id: str, send_at: datetime | None = None) -> None:
-        """See MailProvider."""
-        if send_at is None:
-            at = "now"
-        elif send_at.tzinfo is None:
-            raise ValueError("send_at has no time zone; expected an instant in UTC")
-        else:
-            at = send_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = _json({"send_at": at})
-        self._call("PUT", "marketing", "singlesends", single_send_id, "schedule", body=body)
-
-    def unschedule(self, single_send_id: str) -> None:
-        """See MailProvider."""
-        self._call("DELETE", "marketing", "singlesends", single_send_id, "schedule")
-
-    def single_send(self, single_send_id: str) -> SingleSend:
-        """See MailProvider."""
-        return _single_send(self._get("marketing", "singlesends", single_send_id))
-
-    def single_send_stats(self, single_send_id: str) -> SingleSendStats:
-        """See MailProvider."""
-        results = self._get("marketing", "stats", "singlesends", single_send_id).get("results") or []
-        counts = results[0].get("stats") or {} if results else {}
-        return SingleSendStats(
-            requests=int(counts.get("requests", 0)),
-            delivered=int(counts.get("delivered", 0)),
-            bounces=int(counts.get("bounces", 0)),
-            bounce_drops=int(counts.get("bounce_drops", 0)),
-            spam_report_drops=int(counts.get("spam_report_drops", 0)),
-            invalid_emails=int(counts.get("invalid_emails", 0)),
-            unsubscribes=int(counts.get("unsubscribes", 0)),
-            unique_opens=int(counts.get("unique_opens", 0)),
-            unique_clicks=int(counts.get("unique_clicks", 0)),
-        )
-
-    # Suppressions
-
-    def suppressed_addresses(
-        self, since: datetime | None = None, *, group_id: int | None = None
-    ) -> Iterator[tuple[str, str]]:
-        """See MailProvider. Blocks are left out: SendGrid goes on mailing these."""
-        for kind in SUPPRESSION_KINDS:
-            for page in range(PAGES):
-                query = {"limit": SUPPRESSIONS_PER_PAGE, "offset": page * SUPPRESSIONS_PER_PAGE}
-                if since is not None:
-                    query["start_time"] = int(since.timestamp())
-                entries = self._call("GET", "suppression", kind, query=query)
-                yield from ((kind, entry["email"].lower()) for entry in entries)
-                if len(entries) < SUPPRESSIONS_PER_PAGE:
-                    break
-        if group_id is not None:  # one answer: this endpoint has neither pages nor times
-            members = self._call("GET", "asm", "groups", str(group_id), "suppressions")
-            yield from (("group_unsubscribes", address.lower()) for address in members)
-
-    def ensure_suppression_group(self, name: str) -> int:
-        """See MailProvider."""
-        found = self._find_group(name)
-        if found is not None:
-            return found
-        try:
-            description = f"Unsubscribes of {name}"[:100]
-            return int(_given(self._post({"name": name, "description": description}, "asm", "groups"), "id"))
-        except RejectedMailError:
-            found = self._find_group(name)
-            if found is None:
-                raise
-            return found
-
-    def _find_group(self, name: str) -> int | None:
-        groups = self._call("GET", "asm", "groups")
-        return next((int(group["id"]) for group in groups if group["name"] == name), None)
-
     # The wire
 
     def _get(self, *path: str) -> Any:
         return self._call("GET", *path)
 
     def _post(self, content: Any, *path: str) -> Any:
-        return self._call("POST", *path, body=_json(content))
+        return self._call("POST", *path, body=as_json(content))
 
     def _pages(self, method: str, content: Any, size: int, *path: str) -> Iterator[dict[str, Any]]:
         """Go through the entries of all pages; the next page's token is in the address that an answer gives for it."""
         query: dict[str, Any] = {"page_size": size}
-        body = None if content is None else _json(content)
+        body = None if content is None else as_json(content)
         for _ in range(PAGES):
             answer = self._call(method, *path, query=query, body=body)
             yield from answer.get("result") or []
@@ -387,32 +273,6 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
         return sdk
 
 
-def _given(answer: Any, name: str) -> Any:
-    """Read what a successful answer has to hold."""
-    if not isinstance(answer, dict) or name not in answer:
-        raise RetryableMailError(
-            f"the provider answered without {name}; whether it acted on the request is unknown. Look at its status"
-        )
-    return answer[name]
-
-
 def _field(entry: Any) -> tuple[str, tuple[str, str, str]]:
-    name = str(_given(entry, "name"))
-    return name.lower(), (str(_given(entry, "id")), name, str(_given(entry, "field_type")))
-
-
-def _single_send(entry: Any) -> SingleSend:
-    single_send_id, status = str(_given(entry, "id")), _given(entry, "status")
-    send_at = entry.get("send_at")
-    if status not in _SEND_ORDER:
-        raise RetryableMailError(f"single send {single_send_id}: status {status!r} is not documented; ask again later")
-    return SingleSend(
-        id=single_send_id,
-        name=str(_given(entry, "name")),
-        status=cast("SendStatus", status),
-        send_at=datetime.fromisoformat(send_at).astimezone(UTC) if send_at else None,
-    )
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    name = str(given(entry, "name"))
+    return name.lower(), (str(given(entry, "id")), name, str(given(entry, "field_type")))

@@ -8,7 +8,7 @@ death of the worker included, is `unknown`: its users are in no other row, until
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -79,24 +79,32 @@ class MailBook(RequestBook):
 
     # Requests
 
-    def reserve(self, claim: Claim, requests_per_second: float) -> float:
-        """Reserve the instant (Unix time) at which the next request may leave; a worker waits before it intends one.
+    def reserve(self, claim: Claim, requests_per_second: float) -> shared_pace.Slot:
+        """Reserve the next request's place in the run's pace; a worker waits for it before it intends one.
 
         Raises: GateError if the worker was replaced.
         """
         with self.ledger.writing() as connection:
             self.ledger.check_epoch(connection, self.run, claim)
-            return shared_pace.reserve(connection, self.ledger, self.run, requests_per_second).leave_at
+            return shared_pace.reserve(connection, self.ledger, self.run, requests_per_second)
 
     def intend_mails(
-        self, claim: Claim, request: int, *, sha256: str, size: int, mails: int, receipt: Mapping[str, Any]
+        self,
+        claim: Claim,
+        request: int,
+        *,
+        sha256: str,
+        size: int,
+        mails: int,
+        receipt: Mapping[str, Any],
+        number: int | None = None,
     ) -> tuple[Request, Ticket]:
-        """Write down a request and its call before it is made."""
+        """Write down a request and its call before it is made; `number` is that of its reservation."""
         with self.ledger.writing() as connection:
             subject = f"{claim.plan.chunk}/{claim.epoch}/{request}"
             ticket = self._begin(connection, "send_mails", subject, claim, None)
             row = self._insert(connection, claim, request, "intended", mails, receipt, {}, sha256=sha256, size=size)
-        return row, ticket
+        return row, replace(ticket, number=number)
 
     def take(self, request: Request, ticket: Ticket, message_id: str) -> None:
         """Write down that the provider took a request's mails. That stays true for a worker that was replaced."""

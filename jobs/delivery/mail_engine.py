@@ -119,15 +119,15 @@ class Mailer:
         """Hand over users in as many requests as it takes; past the deadline they stay in none."""
         parts = [positions] if len(positions) else []
         while parts:
-            leave_at = self.book.reserve(self.claim, self.requests_per_second)
+            slot = self.book.reserve(self.claim, self.requests_per_second)
             # Before the request is written down: a worker that dies while it waits leaves nobody unknown.
-            self.calls.wait(leave_at - self.calls.timing.clock().timestamp())
+            self.calls.wait(slot.leave_at - self.calls.timing.clock().timestamp())
             if self.calls.is_late:
                 return
             part = parts.pop(0)
-            parts = self._hand_over(sheet, part) + parts
+            parts = self._hand_over(sheet, part, slot.number) + parts
 
-    def _hand_over(self, sheet: Sheet, positions: Positions) -> list[Positions]:
+    def _hand_over(self, sheet: Sheet, positions: Positions, number: int) -> list[Positions]:
         """Make one request of the first of these users; return, in parts, those who are still in none."""
         token = self.tokens.request(self.claim.plan.chunk, self.claim.epoch, self._next)
         some = sheet.render(positions[: mail_sender.MAILS_PER_REQUEST])
@@ -135,7 +135,7 @@ class Mailer:
         sent, rest = positions[: body.stop], positions[body.stop :]
         later = [rest] if len(rest) else []
         entry = self.files.write(self._name(), sheet.receipt(sent))
-        request, ticket = self._intend(body.sha256, body.size, len(sent), asdict(entry))
+        request, ticket = self._intend(body.sha256, body.size, len(sent), asdict(entry), number)
         try:
             message_id = self.calls.make_once(ticket, lambda: self.provider.send_mails(body.content))
         except (BadContentMailError, TooLargeMailError) as error:
@@ -154,12 +154,14 @@ class Mailer:
         self._unheard = 0
         return later
 
-    def _intend(self, sha256: str, size: int, mails: int, receipt: Mapping[str, Any]) -> tuple[Request, Ticket]:
+    def _intend(
+        self, sha256: str, size: int, mails: int, receipt: Mapping[str, Any], number: int
+    ) -> tuple[Request, Ticket]:
         made: list[Request] = []
 
         def write_down() -> Ticket:
             request, ticket = self.book.intend_mails(
-                self.claim, self._next, sha256=sha256, size=size, mails=mails, receipt=receipt
+                self.claim, self._next, sha256=sha256, size=size, mails=mails, receipt=receipt, number=number
             )
             made.append(request)
             return ticket

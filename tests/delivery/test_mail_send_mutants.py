@@ -41,13 +41,13 @@ def unknown_is_sent_again(patch):
 def intent_after_the_call(patch):
     """The request is written down once it was answered."""
 
-    def hand_over(self, sheet, positions):
+    def hand_over(self, sheet, positions, number):
         token = self.tokens.request(self.claim.plan.chunk, self.claim.epoch, self._next)
         body = first_message(sheet.render(positions[:2]), self.envelope.head(), self.envelope.tail(token))
         sent, rest = positions[: body.stop], positions[body.stop :]
         message_id = self.provider.send_mails(body.content)
         entry = self.files.write(self._name(), sheet.receipt(sent))
-        request, ticket = self._intend(body.sha256, body.size, len(sent), asdict(entry))
+        request, ticket = self._intend(body.sha256, body.size, len(sent), asdict(entry), number)
         self.book.take(request, ticket, message_id)
         return [rest] if len(rest) else []
 

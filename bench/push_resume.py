@@ -85,7 +85,7 @@ def is_upsert(row: tuple[dt.datetime, str, str]) -> bool:
 def kill_and_resume(folder: str, host: str, users: int) -> dict[str, Any]:
     """Push, kill, push again to the end; say what the second start cost."""
     lake, ledger = Lake.open(f"{folder}/lake"), Ledger(f"sqlite:///{folder}/ledger.db", utc_now)
-    write_plan(lake, ledger, RUN, changed=0.0, is_full=True)
+    write_plan(lake, ledger, RUN, changed=0.0, is_full=True, method="contacts")
     slots = start(folder, host)
     while confirmed(folder) < users / 2:
         if any(slot.poll() is not None for slot in slots):

@@ -2,6 +2,7 @@
 
 import base64
 import datetime as dt
+import functools
 import itertools
 import json
 from decimal import Decimal
@@ -307,6 +308,21 @@ def test_a_ramp_on_paper():
         [0, 27.446, 60, 60], abs=1e-3
     )
     assert ramp_offsets([30, 30, 60, 9], start=2, full=2, ramp_minutes=1) == [0, 15, 30, 60]
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda right, users, start, full, **how: right(users, start=0.05 * full, full=full, **how),  # no start_...
+        lambda right, users, start, full, **how: right(users, start=full, full=full, **how),  # no rise
+        lambda right, users, **how: [*right(users, **how)[:-1], right(users, **how)[-1] + 1],  # waits after the ramp
+        lambda right, users, **how: right([1, *users[:-1]], **how),  # another chunk's users
+    ],
+)
+def test_a_wrong_ramp_is_caught(monkeypatch, mutant):
+    monkeypatch.setitem(globals(), "ramp_offsets", functools.partial(mutant, ramp_offsets))
+    with pytest.raises(AssertionError):
+        test_a_ramp_on_paper()
 
 
 @settings(max_examples=200, deadline=None)

@@ -309,17 +309,36 @@ def waits_for_the_reset_alone(patch):
     patch.setattr(shared_pace, "_within_limit", within)
 
 
-def hesitant(patch):
-    """Each request leaves a tenth of a second later than it may."""
-    within = shared_pace._within_limit
-    patch.setattr(shared_pace, "_within_limit", lambda pace: within(pace) + 0.1)
+def timid(patch):
+    """A tenth of the limit is left unused."""
+    patch.setattr(shared_pace, "HEADROOM", 0.9)
 
 
-@pytest.mark.parametrize("mutant", [deaf, each_answer_alone, waits_for_the_reset_alone, hesitant])
-def test_a_wrong_pace_is_caught(ledger, monkeypatch, mutant):
+def deaf_to_the_operator(patch):
+    """A rate that is set is written down and not read."""
+    reserve = shared_pace.reserve
+
+    def as_campaign(connection, ledger, run, requests_per_second):
+        shared_pace.set_rate(connection, ledger, run, None)
+        return reserve(connection, ledger, run, requests_per_second)
+
+    patch.setattr(shared_pace, "reserve", as_campaign)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "test"),
+    [
+        (deaf, test_it_is_used_and_kept_through_fifty_restarts),
+        (each_answer_alone, test_it_is_used_and_kept_through_fifty_restarts),
+        (waits_for_the_reset_alone, test_it_is_used_and_kept_through_fifty_restarts),
+        (timid, test_it_is_used_and_kept_through_fifty_restarts),
+        (deaf_to_the_operator, test_a_push_goes_on_at_the_rate_that_is_set_meanwhile),
+    ],
+)
+def test_a_wrong_pace_is_caught(ledger, monkeypatch, mutant, test):
     mutant(monkeypatch)
     with pytest.raises(AssertionError):
-        test_it_is_used_and_kept_through_fifty_restarts(ledger)
+        test(ledger)
 
 
 def test_a_refusal_past_the_limit_is_still_heard(ledger):

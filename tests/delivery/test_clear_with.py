@@ -93,7 +93,7 @@ def pushed(base, folder, behaviour, clear_with):
     for user in PUSHED:
         fields = {names[key]: value for key, value in found[address(user)].items() if value is not None}
         mails[user] = tuple(
-            re.sub(r"\?ryml=[0-9a-f]{16}", "", render(text, fields)) for text in (template.html, template.text)
+            re.sub(r"\?ryml(=|&#x3D;)[0-9a-f]{16}", "", render(text, fields)) for text in (template.html, template.text)
         )
     return mails, sum(counts["quarantined"] for counts in ledger.chunk_counts(RUN))
 

@@ -310,9 +310,9 @@ def waits_for_the_reset_alone(patch):
 
 
 def hesitant(patch):
-    """Each request leaves a tenth of a second later than it may."""
+    """Each request leaves a second later than it may."""
     within = shared_pace._within_limit
-    patch.setattr(shared_pace, "_within_limit", lambda pace: within(pace) + 0.1)
+    patch.setattr(shared_pace, "_within_limit", lambda pace: within(pace) + 1.0)
 
 
 @pytest.mark.parametrize("mutant", [deaf, each_answer_alone, waits_for_the_reset_alone, hesitant])

@@ -150,7 +150,8 @@ def test_a_plan_without_anybody_is_an_error_unless_that_may_be(shop):  # noqa: F
     assert list_chunks.main(**common)["chunks"] == []
 
 
-def test_the_method_is_frozen_with_the_plan(shop):  # noqa: F811
+def test_the_method_is_frozen_with_the_plan(shop, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("jobs.spark_session.map_parts", in_process)
     until(shop, "recommendations")
     attempt = shop.lake.attempt(Partition("suppressions", DATES[1], "spring"), "night")
     attempt.publish([attempt.write(SUPPRESSIONS.schema.empty_table())], inputs=[], parameters={})

@@ -64,7 +64,7 @@ def without_pictures(lake):
     write(lake, Partition("catalog", DATE), pa.Table.from_pylist(rows, schema=CATALOG.schema))
 
 
-def pushed(base, folder, behaviour, clear_with):
+def pushed(base, folder, behaviour, clear_with, method="contacts"):
     """Push the night to a provider at which everybody holds two items of yesterday; give each user's mail and fields.
 
     Tokens in links are of each ledger's own key.
@@ -83,7 +83,7 @@ def pushed(base, folder, behaviour, clear_with):
         served.wait_until_idle()
         ledger = Ledger(f"sqlite:///{folder}/ledger.db", utc_now)
         delivery = Delivery(lake, settings_of(clear_with), RUN, ledger, provider, "test", REAL_TIME)
-        freeze(delivery)
+        freeze(delivery, method=method)
         for chunk in chunk_plans(lake):
             push_chunk(delivery, chunk.chunk)
         served.wait_until_idle()
@@ -102,6 +102,7 @@ def test_the_reader_sees_the_same_at_all_three(base, tmp_path):
     assert set(RIGHT) == set(CLEARING)
     pairs = [*RIGHT.items(), ("null_refused", "dash"), ("null_clears", "dash")]
     found = [pushed(base, tmp_path / f"{behaviour}-{way}", behaviour, way) for behaviour, way in pairs]
+    found += [pushed(base, tmp_path / f"{way}-file", way, RIGHT[way], "csv_import") for way in CLEARING]
     mails, quarantined = found[0]
     assert len({len(PLAN[user][1]) for user in PUSHED}) == 3  # cleared, with an unused slot, and full
     assert len(mails) == len(PUSHED)

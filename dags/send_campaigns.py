@@ -2,9 +2,10 @@
 
 There is one such DAG per file in `dags/campaigns/`; its schedule is that campaign's hour and zone. It waits for the
 date's finished build, freezes the plan (who is pushed, who is cleared, who is withheld or held out), pushes the
-contacts in chunks on a rising ramp, balances the books and schedules **one** send. Where the campaign's file says
-`approval = true`, a person says yes before that, under *Browse, Required Actions*, with the difference to the plan
-before (also in the result of `compare_plan`).
+contacts in chunks on a rising ramp, balances the books and schedules **one** send. (With `push.method = "mail_send"`
+the mails themselves are pushed; they wait at the provider until `schedule_send` releases them.) Where the campaign's
+file says `approval = true`, a person says yes before that, under *Browse, Required Actions*, with the difference to the
+plan before (also in the result of `compare_plan`).
 
 **Run it again as often as needed**: confirmed chunks are not pushed again, and a campaign has one send per date for
 ever, whatever is retried or cleared.

@@ -34,7 +34,7 @@ from jobs.quality.override import GateOverride
 from schemas.contracts import CONTRACTS, PROFILES_MAX_GAP_DAYS
 from schemas.errors import StorageError
 from schemas.layout import Partition
-from schemas.tables import PROFILES
+from schemas.tables import MAILED_OUTCOMES, PROFILES
 
 HISTORY_CAP = 100  # viewed items kept per user: the architecture's figure for the training matrix
 STATE_CAP = 400  # carts, wishes, purchases and refunds kept per user; bounds what a bot can make a profile weigh
@@ -153,10 +153,10 @@ def _receipts(lake: Lake, date: dt.date, campaigns: list[str]) -> list[Manifest]
 
 
 def _mailed_lists(lake: Lake, receipts: Manifest, bucket: int) -> MailedLists:
-    """Read who of a bucket was delivered what; what was cleared or refused was not mailed."""
+    """Read who of a bucket was mailed what, or may have been; what was cleared or refused was not."""
     rows = lake.read(receipts, columns=["user_id", "item", "outcome"], bucket=bucket)
-    delivered = rows.filter(pc.equal(rows["outcome"], "delivered"))
-    return MailedLists((receipts.partition.date - dt.date(1970, 1, 1)).days, delivered)
+    mailed = rows.filter(pc.is_in(rows["outcome"], value_set=pa.array(MAILED_OUTCOMES)))
+    return MailedLists((receipts.partition.date - dt.date(1970, 1, 1)).days, mailed)
 
 
 def _shares(observed: Observed) -> Figures:

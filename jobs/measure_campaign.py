@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from jobs.command_line import run
 from jobs.delivery.client import SingleSendStats
 from jobs.delivery.people_book import withdrawn
+from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
@@ -32,7 +33,7 @@ from jobs.measure.follow_up import FollowUp, follow_up
 from schemas.campaign import Campaign
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
-from schemas.tables import EVENTS, FUNNEL, PLAN_ACTIONS, RECEIPT_OUTCOMES
+from schemas.tables import EVENTS, FUNNEL, MAIL_OUTCOMES, PLAN_ACTIONS, RECEIPT_OUTCOMES
 
 DAYS_AFTER = 7  # dates after the campaign's date whose purchases are looked at
 _MAILED = ("scheduled", "triggered")
@@ -80,11 +81,16 @@ def main(
     eligible = int(recommendations.metrics["eligible_items"]) if recommendations else None
     exposure, bought = _by_bucket(opened, receipts, following, mailed_at(delivery.campaign, date))
     planned = delivery.ledger.plan_counts(delivery.run)
+    if method_of(plan) == MAIL_SEND:
+        # The provider counts single sends; of Mail Send it says nothing but the events of each mail.
+        reached = {f"mails_{outcome}": float(receipts.metrics[outcome]) for outcome in MAIL_OUTCOMES}
+    else:
+        reached = {f"contacts_{outcome}": float(receipts.metrics[outcome]) for outcome in RECEIPT_OUTCOMES}
+        reached |= _provider_measures(_stats(delivery, single_send_id))
     measures = {
         **{f"users_planned_{action}": float(planned[action]) for action in PLAN_ACTIONS},
-        **{f"contacts_{outcome}": float(receipts.metrics[outcome]) for outcome in RECEIPT_OUTCOMES},
         "recipients": float(recipients - sum(withdrawn(delivery.ledger, delivery.run).values())),
-        **_provider_measures(_stats(delivery, single_send_id)),
+        **reached,
         **exposure.measures(eligible),
         **(_follow_up_measures(bought, following[-1].partition.date - date) if following else {}),
     }

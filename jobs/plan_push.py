@@ -13,7 +13,7 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,12 @@ import pyarrow.compute as pc
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.addresses import ADDRESS_KEY
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
+from jobs.delivery.mail_sender import MAILS_PER_REQUEST
 from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
+from jobs.delivery.push_method import MAIL_SEND
 from jobs.delivery.ramp import ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
@@ -34,8 +36,8 @@ from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
 from jobs.quality.override import GateOverride
-from schemas.campaign import Campaign, PushMethod, PushSettings, load_campaign
-from schemas.errors import EmptyPartitionError, GateError
+from schemas.campaign import CONTACT_METHODS, Campaign, PushMethod, PushSettings, load_campaign
+from schemas.errors import ConfigError, EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, PLAN_ACTIONS
 
@@ -52,7 +54,7 @@ def arg_parser() -> argparse.ArgumentParser:
     parser = job_parser(__doc__, campaign=True)
     add_ledger(parser)
     parser.add_argument("--full", action="store_true", help="push everybody's content, whatever the provider holds")
-    parser.add_argument("--method", choices=get_args(PushMethod), help="instead of the campaign's push.method")
+    parser.add_argument("--method", choices=CONTACT_METHODS, help="of contacts; instead of the campaign's push.method")
     parser.add_argument("--ramp-minutes", type=int, help="instead of the campaign's ramp_minutes")
     return parser
 
@@ -79,6 +81,11 @@ def main(
     partition = Partition("chunks", date, settings.name)
     this_run, books = Run(settings.name, date), Ledger(ledger, utc_now)
     method_asked = method or settings.push.method
+    if method and settings.push.method not in CONTACT_METHODS:
+        raise ConfigError(
+            f"--method {method}: {settings.name} is pushed by {settings.push.method}, which keeps no contacts; change "
+            "push.method in the campaign's file instead"
+        )
     if books.is_started(this_run):
         if (held := books.method(this_run)) != method_asked:
             _log.warning("the push of %s has begun, by the method %s, and ends by it: not %s", date, held, method_asked)
@@ -88,17 +95,27 @@ def main(
     users = opened.manifest(Partition("users", date))
     suppressions = opened.manifest(Partition("suppressions", date, settings.name))
     yesterday = date - dt.timedelta(days=1)
-    mirror = opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
+    mails = method_asked == MAIL_SEND
+    mirror = None if mails else opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
     since = mirror.partition.date if mirror else dt.date.min
-    if unknown := books.unreconciled_dates(this_run, since):
+    if mails:
+        _log.info("by Mail Send: nothing is kept at the provider, so everybody's content is sent and nobody is cleared")
+        full = True
+    elif unknown := books.unreconciled_dates(this_run, since):
         _log.warning("%s were pushed and never reconciled: everybody's content is pushed", ", ".join(unknown))
         full = True
     gone = erased(books)
     chunk_users = push.users_of_chunk(method_asked)
     # The number of tombstones tells plans apart: there are only ever more of them.
-    parameters = {"chunk_users": chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
+    parameters = {
+        "chunk_users": chunk_users,
+        "method": method_asked,  # the push goes by this, not by the file that may have changed since
+        "full": full,
+        "erased": len(gone),
+        **settings.audience_parameters(),
+    }
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -199,8 +216,8 @@ def _plan_bucket(
 
 def _users_per_second(manifest: Manifest, push: PushSettings, method: PushMethod) -> float:
     """How many users the request rate lets through: by file as many as a chunk has, for two requests."""
-    if method == "contacts":
-        return push.requests_per_second * CONTACTS_PER_REQUEST
+    if method != "csv_import":
+        return push.requests_per_second * (MAILS_PER_REQUEST if method == MAIL_SEND else CONTACTS_PER_REQUEST)
     users = [users for counts in manifest.metrics["parts"].values() for users in counts]
     return push.requests_per_second / REQUESTS_PER_FILE * max(1.0, float(np.mean(users or [1])))
 

@@ -1,7 +1,9 @@
 """Push one chunk: render its contacts with the catalog as it is now, send them, wait until the provider has them.
 
+Of a campaign of Mail Send (`push.method`): render its mails, and hand them over to the run's batch, which waits.
+
 Reads:  chunks and users of the date, the newest catalog, recent_events if the campaign asks for them, the ledger
-Writes: contacts at the provider; the chunk's receipts (published by reconcile_push); the ledger
+Writes: contacts, or mails that wait, at the provider; the chunk's receipts (published by reconcile_push); the ledger
 Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand --chunk 0 \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
 """
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
-from jobs.delivery.chunk_rows import newest_catalog, read_chunk
+from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
 from jobs.delivery.chunk_sheet import ProviderFields, make_sheet
 from jobs.delivery.engine import Pusher
 from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
 from jobs.delivery.provider_calls import LEASE_SECONDS, ProviderCalls
+from jobs.delivery.push_mails import push_mails
+from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
@@ -26,7 +30,7 @@ from jobs.lake.manifest import Manifest, Window
 from schemas.errors import EmptyPartitionError, GateError
 from schemas.layout import Partition
 from schemas.mail_fields import all_fields, own_field
-from schemas.tables import RECENT_EVENTS
+from schemas.tables import MAIL_OUTCOMES, RECEIPT_OUTCOMES, RECENT_EVENTS
 
 LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
@@ -102,6 +106,21 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     )
     rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
+    files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan)
+    push = push_mails if method_of(plan) == MAIL_SEND else _push_contacts
+    is_done, counts = push(delivery, claim, rows, calls, files)
+    outcomes = (*RECEIPT_OUTCOMES, *MAIL_OUTCOMES)
+    counts["expired"] = claim.plan.users - sum(counts.get(outcome, 0) for outcome in dict.fromkeys(outcomes))
+    counts[LAG] = round((rendered_at - read_at).total_seconds())
+    state = "confirmed" if is_done else "expired"
+    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
+    return Claim(claim.plan, claim.epoch, state, counts)
+
+
+def _push_contacts(
+    delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
+) -> tuple[bool, dict[str, int]]:
+    """Write what is open of a chunk into contacts; say whether all of it is confirmed, and count users by outcome."""
     method = delivery.ledger.method(delivery.run)
     fields = _provider_fields(delivery, calls, is_by_file=method == "csv_import")
     sheet = make_sheet(delivery, claim, rows, fields, ensure_run_list(delivery))
@@ -110,16 +129,11 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
         delivery.book,
         claim,
         calls,
-        ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan),
+        files,
         delivery.campaign.push.requests_per_second,
         method,
     )
-    state = "confirmed" if pusher.push(sheet) else "expired"
-    counts = pusher.counts()
-    counts["expired"] = claim.plan.users - sum(counts[outcome] for outcome in ("delivered", "cleared", "quarantined"))
-    counts[LAG] = round((rendered_at - read_at).total_seconds())
-    delivery.ledger.close_chunk(delivery.run, claim, state, counts)
-    return Claim(claim.plan, claim.epoch, state, counts)
+    return pusher.push(sheet), pusher.counts()
 
 
 def _provider_fields(delivery: Delivery, calls: ProviderCalls, *, is_by_file: bool) -> ProviderFields:

@@ -41,8 +41,8 @@ from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
 from schemas.tables import RECOMMEND_OUTCOMES, RECOMMENDATIONS
 
-# Users ranked at once: some 300 MB at 22 records each.
-BATCH_USERS: Final = 50_000
+# Users ranked at once: some 120 MB at 22 records each, in arrays that the process keeps (see spark_session).
+BATCH_USERS: Final = 20_000
 # The waterfall judges every candidate, some hundreds a user: 0.4 ms each. Over all users that would cost more than the
 # ranking; of 64 buckets it knows the shares of 12,800 users, to 0.9 % at worst (two standard errors).
 WATERFALL_USERS_PER_BUCKET: Final = 200
@@ -69,11 +69,10 @@ def main(
     if found := opened.reusable(partition, inputs=inputs.manifests, parameters=parameters):
         return summarise(found)
 
-    from jobs.spark_session import map_parts, open_session
+    from jobs.spark_session import map_parts, opening_session
 
-    spark = open_session("recommend_items")
     attempt = opened.attempt(partition, run_id)
-    with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as name:
+    with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as name, opening_session("recommend_items") as session:
         folder = Path(name)
         shared = inputs.shared(opened, settings)
         eligible_items = int(shared.facts.is_eligible.sum())
@@ -81,7 +80,7 @@ def main(
         quota = inputs.read_quota(opened, settings.name, shared.facts)
         del shared
         _save_catalog_flags(opened, inputs.catalog, folder)
-        buckets = range(opened.buckets)
+        spark, buckets = session.result(), range(opened.buckets)
         if quota is None:
             work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)
             results = map_parts(spark, work, buckets, "recommend for user buckets")
@@ -146,12 +145,14 @@ def _recommend_bucket(
 ) -> tuple[FileEntry, Observed]:
     shared = load_shared(folder)
     users, without_profile = inputs.users_of_bucket(attempt.lake, bucket)
-    size, counted, lists = len(users.profiles), Counter[str](), [RECOMMENDATIONS.schema.empty_table()]
+    size, lists = len(users.profiles), [RECOMMENDATIONS.schema.empty_table()]
     for first in range(0, size, BATCH_USERS):
         some = users.slice(first, BATCH_USERS)
         lists.append(recommend(inputs.batch(some, settings, shared), shared, settings, some.features))
-        counted += _waterfall(some, lists[-1], inputs, settings, shared, every=-(-size // WATERFALL_USERS_PER_BUCKET))
-    return _write(attempt, bucket, pa.concat_tables(lists), counted, without_profile, folder, settings)
+    rows = pa.concat_tables(lists)
+    return _write(
+        attempt, bucket, rows, _waterfall(users, rows, inputs, settings, shared), without_profile, folder, settings
+    )
 
 
 def _place_in_bucket(
@@ -160,12 +161,13 @@ def _place_in_bucket(
     """Write what was ranked for a bucket, with the new items that its users get."""
     shared, quota = load_shared(folder), Quota.load(folder)
     users, without_profile = inputs.users_of_bucket(attempt.lake, bucket)
-    size, counted, lists = len(users.profiles), Counter[str](), [RECOMMENDATIONS.schema.empty_table()]
-    for number, first in enumerate(range(0, size, BATCH_USERS)):
-        some = users.slice(first, BATCH_USERS)
+    size, lists = len(users.profiles), [RECOMMENDATIONS.schema.empty_table()]
+    for number in range(-(-size // BATCH_USERS)):
         lists.append(place_in_batch(folder, bucket, number, quota, shares, settings))
-        counted += _waterfall(some, lists[-1], inputs, settings, shared, every=-(-size // WATERFALL_USERS_PER_BUCKET))
-    return _write(attempt, bucket, pa.concat_tables(lists), counted, without_profile, folder, settings)
+    rows = pa.concat_tables(lists)
+    return _write(
+        attempt, bucket, rows, _waterfall(users, rows, inputs, settings, shared), without_profile, folder, settings
+    )
 
 
 def _write(
@@ -184,10 +186,11 @@ def _write(
 
 
 def _waterfall(
-    users: RankedUsers, lists: pa.Table, inputs: RankingInputs, settings: Campaign, shared: Shared, *, every: int
+    users: RankedUsers, lists: pa.Table, inputs: RankingInputs, settings: Campaign, shared: Shared
 ) -> "Counter[str]":
-    """Judge the candidates of every so-manieth user of a batch, and count."""
-    rows = pa.array(range(0, len(lists), every))
+    """Judge the candidates of every so-manieth user of a bucket, and count."""
+    every = max(1, -(-len(lists) // WATERFALL_USERS_PER_BUCKET))
+    rows = pa.array(range(0, len(lists), every), pa.int64())
     batch = inputs.batch(RankedUsers(users.profiles.take(rows), users.features[::every]), settings, shared)
     return count_verdicts(judge(batch, shared, settings, lists.take(rows)), len(batch))
 

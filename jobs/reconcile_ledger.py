@@ -1,6 +1,8 @@
 """Let a ledger that was lost, or is an old copy, learn what the provider has of a run; until then nothing of it leaves.
 
-Reads:  the provider: the run's list and its single send, by their exact names
+A run of Mail Send whose template the provider has is given up: nobody can tell any more who was mailed.
+
+Reads:  the provider: the run's list and its single send, or its template, by their exact names
 Writes: the ledger
 Run:    python -m jobs.reconcile_ledger --lake LAKE --date 2026-11-02 --run-id by-hand --reason "its disk died" \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
+from jobs.delivery.push_method import is_by_mail_send
+from jobs.delivery.release_mails import cancel_batch
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.quality.reasons import refuse_empty_reason
 
@@ -39,6 +43,8 @@ def reconcile_ledger(delivery: Delivery, reason: str) -> dict[str, Any]:
     refuse_empty_reason(reason, "what happened to the ledger")
     ledger, book, provider, calls = delivery.ledger, delivery.book, delivery.provider, delivery.calls()
     ledger.plan(delivery.run)
+    if is_by_mail_send(delivery):
+        return _give_up_mails(delivery, reason)
     name = delivery.campaign.send_name(delivery.run.send_date)
     list_id = calls.repeat(lambda: provider.find_list(name))
     found = calls.repeat(lambda: provider.find_single_send(name))
@@ -58,6 +64,29 @@ def reconcile_ledger(delivery: Delivery, reason: str) -> dict[str, Any]:
         "rows": size,
         "list": list_id is not None,
         "single_send": found.status if found else None,
+        "stopped_reason": ledger.stopped_reason(delivery.run),
+    }
+
+
+def _give_up_mails(delivery: Delivery, reason: str) -> dict[str, Any]:
+    """Stop a run of Mail Send if the provider has its template: nobody can tell any more who was mailed.
+
+    A batch that this ledger knows and that still waits is cancelled; one that it does not know is discarded by the
+    provider three days after its time, unless it was released.
+    """
+    ledger, book, provider, calls = delivery.ledger, delivery.mails, delivery.provider, delivery.calls()
+    name = delivery.campaign.send_name(delivery.run.send_date)
+    template_id, batch = calls.repeat(lambda: provider.find_template(name)), book.batch()
+    if template_id is not None:
+        book.adopt("create_template", template_id)
+        ledger.stop(delivery.run, f"mails may have been handed over before the ledger was lost: {reason}")
+        if batch is not None and calls.repeat(lambda: provider.batch_hold(batch.batch_id)) == "pause":
+            cancel_batch(delivery, batch)
+    left = book.batch()
+    return {
+        "rows": 0,
+        "template": template_id is not None,
+        "batch": left.state if left else None,
         "stopped_reason": ledger.stopped_reason(delivery.run),
     }
 

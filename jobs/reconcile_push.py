@@ -1,5 +1,7 @@
 """Close the books on a push: every chunk confirmed, every user accounted for, the provider's list as long as ours.
 
+Of a campaign of Mail Send there is no list and no mirror: every user is in one outcome, and the batch is on hold.
+
 Reads:  the ledger, the chunks' receipts, the mirror before the date, the provider's list
 Writes: receipts and mirror of the campaign and date; opens the barrier in the ledger
 Run:    python -m jobs.reconcile_push --lake LAKE --date 2026-11-02 --run-id by-hand \
@@ -20,8 +22,10 @@ import pyarrow.compute as pc
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
 from jobs.delivery.people_book import withdrawn
+from jobs.delivery.push_method import is_by_mail_send
 from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
+from jobs.delivery.reconcile_mails import reconcile_mails
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
 from jobs.lake.lake import Lake
@@ -56,6 +60,8 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     """Balance the books of a push, publish receipts and mirror, and open the barrier; return the counts."""
     lake, run_ = delivery.lake, delivery.run
     digest, _, _ = delivery.ledger.plan(run_)
+    if is_by_mail_send(delivery):
+        return reconcile_mails(delivery, exclusion_lag(delivery.ledger.chunk_counts(run_)))
     files: list[FileEntry] = []
     counts: Counter[str] = Counter(dict.fromkeys((*RECEIPT_OUTCOMES, "expired", "requests"), 0))
     for chunk, state, receipts, chunk_counts in delivery.ledger.receipts(run_):

@@ -1,7 +1,9 @@
 """Schedule the campaign's one send of the date, once: choose a draft, take off who left, schedule that draft.
 
+Of a campaign of Mail Send the mails wait at the provider already: the pause of their batch is lifted.
+
 Reads:  the ledger, the provider and its suppressions, chunks, receipts and users of the date
-Writes: one single send at the provider; the ledger
+Writes: one single send at the provider, or its batch; the ledger
 Run:    python -m jobs.schedule_send --lake LAKE --date 2026-11-02 --run-id by-hand \
             --campaign dags/campaigns/resources_you_may_like.toml --ledger sqlite:///LEDGER
 """
@@ -16,6 +18,8 @@ from jobs.delivery.client import SingleSend
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.people_book import withdrawn
 from jobs.delivery.provider_calls import ProviderCalls
+from jobs.delivery.push_method import is_by_mail_send
+from jobs.delivery.release_mails import release_mails
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list, lost_ledger
 from jobs.delivery.withdraw import withdraw
@@ -61,6 +65,8 @@ def schedule_send(delivery: Delivery, not_after: dt.datetime | None = None) -> d
         raise GateError(
             f"{run_.campaign} of {run_.send_date} was not reconciled; run reconcile_push first. Nothing was sent"
         )
+    if is_by_mail_send(delivery):
+        return release_mails(delivery, not_after)
     calls = ProviderCalls(delivery.book, delivery.timing, deadline=not_after)
     send = delivery.ledger.send(run_)
     single_send_id = send[0] if send else _choose(delivery, calls)

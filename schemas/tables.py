@@ -324,8 +324,14 @@ RECEIPTS: Final = Table(
     ),
 )
 RECEIPT_OUTCOMES: Final = ("delivered", "cleared", "quarantined")
-# Why a contact is quarantined: it alone made its request invalid, or its import job refused it twice.
-RECEIPT_REASONS: Final = ("refused_request", "refused_import")
+# Of a push by Mail Send: `unknown` was in a request whose answer was never heard, `not_sent` turned out not to have
+# left, `withheld` was planned and got no mail after all.
+MAIL_OUTCOMES: Final = ("delivered", "unknown", "not_sent", "withheld", "quarantined")
+# What counts as mailed: who may have been is not mailed the same again.
+MAILED_OUTCOMES: Final = ("delivered", "unknown")
+# Why a contact is quarantined: it alone made its request invalid, or its import job refused it twice. Why a user is
+# withheld from Mail Send at the last moment: too few items are left, or they were erased since the plan.
+RECEIPT_REASONS: Final = ("refused_request", "refused_import", "too_few_left", "erased")
 
 MIRROR: Final = Table(
     name="mirror",

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 ADDRESS_KEY: Final = "address"
 UID_KEY: Final = "uid"
 LINK_KEY: Final = "link"  # of the tokens in links
+MAIL_KEY: Final = "mail"  # of the tokens that name a run and a request in the events of Mail Send
 
 
 def canonical_address(address: str) -> str:

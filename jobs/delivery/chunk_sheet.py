@@ -18,6 +18,7 @@ from jobs.delivery.link_tokens import LinkTokens
 from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sheet import Column, Sheet
+from jobs.delivery.used_rows import places_in, used_rows
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
 from schemas.mail_fields import SLOT_PARTS
@@ -133,19 +134,3 @@ class _Csv:
 
     def stamps(self, **of: Any) -> pa.StringArray:
         return csv_stamps(**of)
-
-
-def used_rows(slots: Sequence[npt.NDArray[np.int64]], size: int) -> npt.NDArray[np.int64]:
-    """Give the rows of a table of `size` that occur in any slot, in order; -1 is no row."""
-    is_used = np.zeros(size + 1, np.bool_)
-    for rows in slots:
-        is_used[rows] = True
-    return np.flatnonzero(is_used[:size])
-
-
-def places_in(used: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Turn rows of a table of `size` into places among those that are used; -1 for no row and one that is not."""
-    place = np.full(size + 1, -1)
-    place[used] = np.arange(len(used))
-    found: npt.NDArray[np.int64] = place[rows]
-    return found

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
+from jobs.delivery.mail_sender import MailSender
+
 ADDRESSES_PER_SEARCH: Final = 100  # of contacts_by_email (SendGrid, POST /v3/marketing/contacts/search/emails)
 REQUEST_BYTES: Final = 6_000_000  # of upsert, whichever is reached first (SendGrid, PUT /v3/marketing/contacts: "6MB")
 REQUEST_CONTACTS: Final = 30_000
@@ -89,8 +91,8 @@ class SingleSendStats:
     unique_clicks: int
 
 
-class MailProvider(Protocol):
-    """An e-mail provider that holds contacts with custom fields and mails lists of them."""
+class MailProvider(MailSender, Protocol):
+    """An e-mail provider that holds contacts with custom fields and mails lists of them, or mails without contacts."""
 
     def ensure_fields(self, names: Sequence[str]) -> dict[str, str]:
         """Map field names to the provider's ids, creating text fields that are missing.

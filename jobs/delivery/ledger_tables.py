@@ -59,7 +59,8 @@ requests = sa.Table(
     sa.Column("body_sha256", sa.String, nullable=False),
     sa.Column("bytes", sa.Integer, nullable=False),
     sa.Column("contacts", sa.Integer, nullable=False),
-    sa.Column("state", sa.String, nullable=False),  # intended, accepted, confirmed, dropped
+    # intended, accepted, confirmed, dropped. Of Mail Send: intended, confirmed, dropped, unknown, not_sent
+    sa.Column("state", sa.String, nullable=False),
     sa.Column("job_id", sa.String),
     sa.Column("receipt", sa.JSON, nullable=False),
     sa.Column("counts", sa.JSON),
@@ -93,6 +94,17 @@ sends = sa.Table(
     sa.Column("single_send_id", sa.String, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("recipients", sa.Integer, nullable=False),
+    sa.Column("updated_at", sa.String, nullable=False),
+)
+# Of Mail Send: the batch that all mails of a run are in, and how far it is. It leaves by no other way than its state.
+batches = sa.Table(
+    "batches",
+    metadata,
+    *_run_columns(),
+    sa.Column("batch_id", sa.String, nullable=False),
+    sa.Column("template_id", sa.String, nullable=False),
+    sa.Column("send_at", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # made, held, released, cancelled, lifted
     sa.Column("updated_at", sa.String, nullable=False),
 )
 # Who was erased, for good: a keyed hash of the address, and of each user id that had it.

@@ -24,10 +24,13 @@ from typing import Final
 
 from schemas.errors import ConfigError
 from schemas.mail_fields import DEFAULT_PREFIX, own_fields
+from schemas.mail_send import MailSendSettings
 
 SLOTS: Final = 6
 FOLDER: Final = Path(__file__).parent / "template"
 DATE_PLACE: Final = "[[campaign_date]]"
+_SENDER_LINE: Final = re.compile(r"\{{2,3}Sender_Name\}{2,3}.*\{{2,3}Sender_Zip\}{2,3}")
+_SENDER_TAG: Final = re.compile(r"\{\{\{?Sender_")
 CONTENT_CHECK: Final = r"\{\{#equals ryml_expected ryml_content\}\}"
 
 
@@ -38,6 +41,24 @@ class MailTemplate:
     subject: str
     html: str
     text: str
+
+
+def mail_send_template(template: MailTemplate, sender: MailSendSettings) -> MailTemplate:
+    """Write the sender in the place of the Sender_ tags, which the provider fills in single sends alone.
+
+    Raises: ConfigError if a tag is left, or the template shows no sender.
+    """
+    shown = ", ".join(filter(None, (sender.from_name, sender.postal_address)))
+    parts = {}
+    for name in ("html", "text"):
+        text, found = _SENDER_LINE.subn(lambda _: shown, getattr(template, name))
+        if not found or _SENDER_TAG.search(text):
+            raise ConfigError(
+                f"mail.{name}: expected the Sender_ tags in one line, from {{{{Sender_Name}}}} to {{{{Sender_Zip}}}}; "
+                "Mail Send knows no such tags, and mail_send.postal_address takes their place. Put them there"
+            )
+        parts[name] = text
+    return MailTemplate(template.subject, parts["html"], parts["text"])
 
 
 def load_template(campaign_date: date, field_prefix: str = DEFAULT_PREFIX, folder: Path = FOLDER) -> MailTemplate:

@@ -90,7 +90,7 @@ def linked_urls(catalog: pa.Table, slot_rows: Sequence[Rows], tokens: LinkTokens
     address = pc.replace_substring_regex(url, "(?s)#.*", "")
     after = pc.replace_substring_regex(url, "(?s)^[^#]*", "")
     mark = pc.if_else(pc.match_substring(address, "?"), "&", "?")
-    before = _join([address, mark, f"{PARAMETER}="])
+    before = join_texts([address, mark, f"{PARAMETER}="])
     length = pc.add(pc.add(pc.utf8_length(before), pc.utf8_length(after)), TOKEN_CHARACTERS)
     is_linked = pc.and_(pc.not_equal(url, ""), pc.less_equal(length, TEXT_LIMIT))
     # Nothing joined with a text is nothing.
@@ -98,7 +98,7 @@ def linked_urls(catalog: pa.Table, slot_rows: Sequence[Rows], tokens: LinkTokens
     closing = pc.utf8_slice_codeunits(_json_texts(after), 1)
     item_ids = catalog["item_id"].combine_chunks()
     return [
-        _join([opening.take(rows), tokens.of(item_ids.take(rows), slot), closing.take(rows)])
+        join_texts([opening.take(rows), tokens.of(item_ids.take(rows), slot), closing.take(rows)])
         for slot, rows in enumerate(map(pa.array, slot_rows), 1)
     ]
 
@@ -129,7 +129,7 @@ def slot_fragments(
             if part == "url" and urls is not None:
                 texts = pc.coalesce(urls[slot - 1], texts)
             pieces += [f',"{field_ids[slot_field(slot, part)]}":', pa.concat_arrays([texts, pa.array([nothing])])]
-        fragments.append(_join(pieces))
+        fragments.append(join_texts(pieces))
     return fragments
 
 
@@ -148,12 +148,34 @@ def render_contacts(
 
     Shapes: slot_rows has one array (contacts,) per slot: rows of `fragments`, -1 for an empty slot.
     """
-    head = f',"custom_fields":{{"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[COUNT]}":"'
-    pieces: list[pa.Array | str] = [
-        '{"email":"',
-        _escape(emails),
-        '"',
-        head,
+    fields = field_pieces(
+        uids=uids,
+        slot_rows=slot_rows,
+        counts=counts,
+        contents=contents,
+        fragments=fragments,
+        field_ids=field_ids,
+        run=run,
+    )
+    return join_texts(['{"email":"', address_texts(emails), '","custom_fields":{', *fields, "}}"])
+
+
+def field_pieces(
+    *,
+    uids: npt.NDArray[np.uint64],
+    slot_rows: Sequence[npt.NDArray[np.int64]],
+    counts: npt.NDArray[np.int64],
+    contents: npt.NDArray[np.uint64],
+    fragments: Sequence[pa.StringArray],
+    field_ids: Mapping[str, str],
+    run: str,
+) -> list[pa.Array | str]:
+    """Give what stands between the braces of each user's fields, in pieces to be joined.
+
+    Shapes: as of `render_contacts`.
+    """
+    return [
+        f'"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[COUNT]}":"',
         pa.array(counts).cast(pa.string()),
         f'","{field_ids[UID]}":"',
         uid_texts(uids),
@@ -166,19 +188,17 @@ def render_contacts(
             fragment.take(pa.array(np.where(rows < 0, len(fragment) - 1, rows)))
             for fragment, rows in zip(fragments, slot_rows, strict=True)
         ),
-        "}}",
     ]
-    return _join(pieces)
 
 
 def render_stamps(
     *, emails: pa.StringArray, contents: npt.NDArray[np.uint64], field_ids: Mapping[str, str], run: str
 ) -> pa.StringArray:
     """Render contacts whose content stays: the send's date, and the content that it expects them to hold."""
-    return _join(
+    return join_texts(
         [
             '{"email":"',
-            _escape(emails),
+            address_texts(emails),
             f'","custom_fields":{{"{field_ids[RUN]}":{json.dumps(run)},"{field_ids[EXPECTED]}":"',
             digest_texts(contents),
             '"}}',
@@ -219,7 +239,8 @@ def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Bo
         start = stop
 
 
-def _join(pieces: Sequence[pa.Array | str]) -> pa.StringArray:
+def join_texts(pieces: Sequence[pa.Array | str]) -> pa.StringArray:
+    """Join texts row by row; a plain one stands in every row."""
     return pc.binary_join_element_wise(*pieces, "")
 
 
@@ -234,7 +255,7 @@ def _json_texts(texts: pa.StringArray | pa.ChunkedArray) -> pa.StringArray:
         pc.match_substring_regex(column, _PLAIN),
         pc.less_equal(pc.utf8_length(column), pa.scalar(TEXT_LIMIT, pa.int32())),
     )
-    quoted = _join(['"', column, '"'])
+    quoted = join_texts(['"', column, '"'])
     if pc.all(is_plain).as_py() or not len(column):
         return quoted
     special = pc.invert(is_plain)
@@ -247,6 +268,6 @@ def _json_text(text: str) -> str:
     return json.dumps(_BRACES.sub(" ", clean)[:TEXT_LIMIT], ensure_ascii=False)
 
 
-def _escape(texts: pa.StringArray) -> pa.StringArray:
+def address_texts(texts: pa.StringArray) -> pa.StringArray:
     """Escape what JSON needs in an address; control characters cannot stand in one that the export let through."""
     return pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')

@@ -112,6 +112,10 @@ class ProviderCalls:
         self.book.end_call(ticket, "ok", "")
         return answer
 
+    def make_once(self, ticket: Ticket, call: Callable[[], T]) -> T:
+        """Make a call that was written down, and never again; its failure is written down and raised."""
+        return self._make(ticket, call)
+
     def begun(self, write_down: Callable[[], Ticket]) -> Ticket:
         """Write down a call by a ledger write that checks the claim, which is then known to hold."""
         now = self.timing.monotonic()

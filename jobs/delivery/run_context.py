@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from jobs.command_line import add_ledger, job_parser
 from jobs.delivery.client import MailProvider
 from jobs.delivery.ledger import Claim, Ledger, Run
+from jobs.delivery.mail_book import MailBook
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.request_book import RequestBook
 from jobs.delivery.sendgrid_client import SendGridProvider
@@ -69,6 +70,11 @@ class Delivery:
     def book(self) -> RequestBook:
         """The run's requests and calls."""
         return RequestBook(self.ledger, self.run)
+
+    @property
+    def mails(self) -> MailBook:
+        """The same of a run of Mail Send, and its batch."""
+        return MailBook(self.ledger, self.run)
 
     def calls(self, claim: Claim | None = None) -> ProviderCalls:
         """Make calls at the provider; those of a claimed chunk keep the run's pace and end at its deadline."""

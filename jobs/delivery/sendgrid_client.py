@@ -32,6 +32,7 @@ from jobs.delivery.error_file import download_errors
 from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
 from jobs.delivery.sendgrid_imports import SendGridImports
+from jobs.delivery.sendgrid_mail_send import SendGridMailSend
 from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
@@ -49,7 +50,7 @@ _SEND_ORDER: Final = {"triggered": 0, "scheduled": 1, "draft": 2}
 logging.getLogger("python_http_client.client").addFilter(lambda record: False)
 
 
-class SendGridProvider(SendGridAccount, SendGridImports):
+class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
     """Implements MailProvider over SendGrid's v3 API, or over anything that speaks it at `host`."""
 
     def __init__(
@@ -333,6 +334,19 @@ class SendGridProvider(SendGridAccount, SendGridImports):
 
     def _call(self, method: str, *path: str, query: dict[str, Any] | None = None, body: bytes | None = None) -> Any:
         """Make one request; give its JSON answer, None if it has no body."""
+        answer = self._exchange(method, *path, query=query, body=body)
+        if not answer.body:
+            return None
+        try:
+            return json.loads(answer.body)
+        except ValueError as error:
+            raise RetryableMailError(
+                f"{method} /v3/{'/'.join(path)}: the answer {answer.status_code} is not JSON, so it came from "
+                "something in between; whether the provider acted on the request is unknown"
+            ) from error
+
+    def _exchange(self, method: str, *path: str, query: dict[str, Any] | None = None, body: bytes | None = None) -> Any:
+        """Make one request; give the SDK's answer (status_code, headers, body)."""
         sdk = self._sdk()
         sdk.reset_request_headers()
         client = sdk.client
@@ -341,7 +355,7 @@ class SendGridProvider(SendGridAccount, SendGridImports):
         operation = f"{method} /v3/{'/'.join(path)}"
         with wire_errors(operation, self._clock):
             try:
-                answer = getattr(client, method.lower())(
+                return getattr(client, method.lower())(
                     request_body=None if body is None else RequestBytes(body),
                     query_params=query,
                     request_headers=None if body is None else {"Content-Type": CONTENT_TYPE},
@@ -350,15 +364,6 @@ class SendGridProvider(SendGridAccount, SendGridImports):
             except HTTPError as error:
                 found = answer_error(operation, error.status_code, error.body, error.headers, self._clock)
                 raise found from error
-        if not answer.body:
-            return None
-        try:
-            return json.loads(answer.body)
-        except ValueError as error:
-            raise RetryableMailError(
-                f"{operation}: the answer {answer.status_code} is not JSON, so it came from something in between; "
-                "whether the provider acted on the request is unknown"
-            ) from error
 
     def _sdk(self) -> Any:
         """Give this thread's SDK client: one client's headers are shared by all calls that are made on it."""

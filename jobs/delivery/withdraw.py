@@ -19,12 +19,35 @@ from jobs.delivery.run_context import Delivery
 from jobs.lake.manifest import Manifest
 from schemas.errors import GateError
 from schemas.layout import Partition
+from schemas.tables import MAILED_OUTCOMES
 
 ERASED: Final = "erased"
 # Two clocks, and a provider that shows what it heard a little later: asking for an hour more costs a page.
 OVERLAP: Final = dt.timedelta(hours=1)
 PULLED_AT: Final = "pulled_at"
 _WAITS_SECONDS: Final = (0.0, 0.5, 2.0, 10.0, 60.0, 120.0)  # the removal is a job, the search eventually consistent
+
+
+def withdraw_mails(delivery: Delivery, calls: ProviderCalls) -> int:
+    """Have the provider drop the mails, handed over already, of those who must not be mailed any more; count them.
+
+    Mail Send drops whoever is suppressed when a mail is due. Who unsubscribed since the plan is that already; who was
+    erased is put on the campaign's unsubscribe group, which is the only way to take one mail out of a batch.
+    Its requests are not repeated: the caller repeats the whole.
+    """
+    provider = delivery.provider
+    group = provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
+    suppressed = _suppressed(delivery, group)
+    reasons, handed_over = _on_list(delivery, suppressed, erased(delivery.ledger))
+    reasons = {address: why for address, why in reasons.items() if address in handed_over}
+    if not reasons:
+        return 0
+    keys = hashes_of(delivery.ledger, reasons, "address")
+    note_withdrawn(delivery.ledger, delivery.run, dict(zip(keys, reasons.values(), strict=True)))
+    gone = [address for address, why in reasons.items() if why == ERASED and address not in suppressed]
+    if gone:
+        calls.write_once("suppress", f"{len(gone)} addresses", lambda: provider.suppress(group, gone))
+    return len(reasons)
 
 
 def withdraw(delivery: Delivery, calls: ProviderCalls, list_id: str) -> int:
@@ -35,10 +58,7 @@ def withdraw(delivery: Delivery, calls: ProviderCalls, list_id: str) -> int:
     """
     provider = delivery.provider
     group = provider.ensure_suppression_group(delivery.campaign.mail.suppression_group)
-    suppressed = {
-        canonical_address(address): kind
-        for kind, address in provider.suppressed_addresses(_since(delivery), group_id=group)
-    }
+    suppressed = _suppressed(delivery, group)
     reasons, unseen = _on_list(delivery, suppressed, erased(delivery.ledger))
     if not reasons:
         return 0
@@ -61,6 +81,12 @@ def withdraw(delivery: Delivery, calls: ProviderCalls, list_id: str) -> int:
         f"{len(left) + len(unseen)} people who were suppressed or erased since the plan are still on the list that "
         "would be mailed; nothing is sent. Look at the list at the provider, then run schedule_send again"
     )
+
+
+def _suppressed(delivery: Delivery, group_id: int) -> dict[str, str]:
+    """Ask who was suppressed since the plan: address -> a kind."""
+    found = delivery.provider.suppressed_addresses(_since(delivery), group_id=group_id)
+    return {canonical_address(address): kind for kind, address in found}
 
 
 def _since(delivery: Delivery) -> dt.datetime | None:
@@ -90,7 +116,8 @@ def _on_list(delivery: Delivery, suppressed: dict[str, str], gone: Erased) -> tu
         for address, is_erased in zip(addresses.filter(may_not).to_pylist(), is_gone.filter(may_not), strict=True):
             reasons[address] = ERASED if is_erased.as_py() else suppressed[address]
         written = lake.read(receipts, bucket=bucket, columns=["user_id", "outcome"])
-        stored = written.filter(pc.equal(written["outcome"], "delivered"))["user_id"].combine_chunks()
+        is_stored = pc.is_in(written["outcome"], value_set=pa.array(MAILED_OUTCOMES))
+        stored = written.filter(is_stored)["user_id"].combine_chunks()
         delivered.update(addresses.filter(pc.and_(may_not, pc.is_in(ids, value_set=stored))).to_pylist())
     return dict(sorted(reasons.items())), delivered
 

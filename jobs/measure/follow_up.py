@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.lake.distinct import distinct
 from jobs.lake.list_columns import flat, lengths
 
 
@@ -53,7 +54,7 @@ def follow_up(delivered: pa.Table, events: pa.Table, index: pa.StringArray, sinc
     hit = is_mailed & (item_row >= 0) & found
     return FollowUp(
         mailed=len(delivered),
-        buyers=len(np.unique(user_row[hit])),
+        buyers=len(distinct(user_row[hit])),
         purchases_of_recommended=int(hit.sum()),
         purchases=int(is_mailed.sum()),
     )

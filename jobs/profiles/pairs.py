@@ -8,23 +8,26 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.compiled import compiled, plain
+from jobs.lake.list_columns import flat, lengths
 from jobs.profiles.fold import Int64s
 from schemas.tables import EVENT_TYPES
 
 NEVER: Final = np.iinfo(np.int64).min
 DAY: Final = 86_400_000_000  # microseconds
-_ITEM_BITS: Final = 31
 _PURCHASE, _REFUND = EVENT_TYPES.index("purchase"), EVENT_TYPES.index("refund")
 
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Elements:
-    """The records behind the pairs, by pair and newest first: each one's place in the flat lists, and what it is."""
+class Records:
+    """The profile records behind the pairs, as the lists have them: where each user's start, each one's pair and type.
 
-    element: Int64s
+    Shapes: start (users + 1,); pair and event_type (records,).
+    """
+
+    start: Int64s
     pair: Int64s
     event_type: npt.NDArray[np.int8]
 
@@ -38,7 +41,7 @@ class Pairs:
     item: Int64s
     last_at: Int64s
     bought: Bools
-    records: Elements
+    records: Records
 
     def last(self, name: str) -> Int64s:
         """When each pair last had an event of a type (microseconds; the lowest number if never)."""
@@ -82,14 +85,11 @@ class Pairs:
 
         A profile's lists are in that order already, ties by item: a pair stands where its first weighted record does.
         """
-        records = self.records
-        counts = np.flatnonzero((weights > 0)[records.event_type] & chosen[records.pair])
-        first = counts[_starts(records.pair[counts])]
-        stands = np.full(len(records.pair), -1)
-        stands[records.element[first]] = records.pair[first]
-        in_order = stands[stands >= 0]
-        kept = np.zeros(len(chosen), bool)
-        kept[in_order[rank_within(self.user[in_order]) < limit]] = True
+        records, kept = self.records, np.zeros(len(chosen), np.bool_)
+        _newest(
+            plain(records.start, np.int64), plain(records.pair, np.int64), plain(records.event_type, np.int8),
+            plain(weights > 0, np.bool_), plain(chosen, np.bool_), limit, kept,
+        )  # fmt: skip
         return kept
 
     def matrix(self, chosen: Bools, values: npt.NDArray[np.float32], items: int) -> sparse.csr_array:
@@ -101,62 +101,69 @@ class Pairs:
 
 def pairs_of_profiles(profiles: pa.Table) -> Pairs:
     """Pivot the profiles of one bucket; a user's position is their row in `profiles`."""
-    counts = lengths(profiles["item"])
-    user, item, row = _by_item(counts, flat(profiles["item"]))
-    event_type, at = flat(profiles["event_type"])[row], flat(profiles["last_at"])[row]
-    is_new = np.ones(len(user), np.bool_)
-    is_new[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-    first = np.flatnonzero(is_new)
-    pair = np.cumsum(is_new) - 1
+    start = np.zeros(len(profiles) + 1, np.int64)
+    np.cumsum(lengths(profiles["item"]), out=start[1:])
+    event_type = flat(profiles["event_type"])
+    size = len(event_type)
+    user, item, pair = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
     # A column after the other in memory: each rule reads one or two of them.
-    last_at = np.full((len(EVENT_TYPES), len(first)), NEVER)
-    for code, column in enumerate(last_at):
-        rows = np.flatnonzero(event_type == code)
-        # Newest first within a pair: of several purchases the first is the last one.
-        newest = rows[_starts(pair[rows])]
-        column[pair[newest]] = at[newest]
-    bought = last_at[_PURCHASE] > NEVER
-    returned = (bought & (last_at[_REFUND] > NEVER))[pair]
-    rows = np.flatnonzero(returned & ((event_type == _PURCHASE) | (event_type == _REFUND)))
-    if len(rows):
-        sign = np.where(event_type[rows] == _PURCHASE, 1, -1)
-        open_pairs, owned = _owned(pair[rows], at[rows], sign * flat(profiles["count"])[row[rows]])
-        bought[open_pairs] = owned
-    return Pairs(len(profiles), user[first], item[first], last_at.T, bought, Elements(row, pair, event_type))
+    last_at, bought = np.empty((len(EVENT_TYPES), size), np.int64), np.zeros(size, np.bool_)
+    pairs = _pivot(
+        plain(start, np.int64), plain(flat(profiles["item"]), np.int32), plain(event_type, np.int8),
+        plain(flat(profiles["last_at"]), np.int64), plain(flat(profiles["count"]), np.int32),
+        user, item, pair, last_at, bought,
+    )  # fmt: skip
+    records = Records(start, pair, event_type)
+    return Pairs(len(profiles), user[:pairs], item[:pairs], last_at[:, :pairs].T, bought[:pairs], records)
 
 
-def _starts(group: Int64s) -> Bools:
-    """Mark where a run of equal values begins."""
-    starts = np.ones(len(group), np.bool_)
-    np.not_equal(group[1:], group[:-1], out=starts[1:])
-    return starts
+@compiled
+def _pivot(start, of, event_type, at, count, user, item, pair, last_at, bought):  # type: ignore[no-untyped-def]
+    """Fill the pairs' columns and each record's pair, user by user; return how many pairs there are."""
+    pairs = -1
+    order = np.empty(64, np.int64)
+    for row in range(len(start) - 1):
+        first, size = start[row], start[row + 1] - start[row]
+        if size > len(order):
+            order = np.empty(2 * size, np.int64)
+        # By item, and within an item newest first, as the list is: what is equal stays in its order.
+        for place in range(size):
+            to = place
+            while to > 0 and of[first + order[to - 1]] > of[first + place]:
+                order[to] = order[to - 1]
+                to -= 1
+            order[to] = place
+        open_count, ever_owned = 0, False
+        for place in range(size):
+            record = first + order[place]
+            if place == 0 or of[record] != of[first + order[place - 1]]:
+                pairs += 1
+                user[pairs], item[pairs], bought[pairs] = row, of[record], False
+                for code in range(len(last_at)):
+                    last_at[code, pairs] = NEVER
+                open_count, ever_owned = 0, False
+            pair[record] = pairs
+            code = event_type[record]
+            if last_at[code, pairs] == NEVER:
+                last_at[code, pairs] = at[record]
+            # More purchases than refunds since some instant; what happens at one instant counts together.
+            if code == _PURCHASE:
+                open_count += count[record]
+            elif code == _REFUND:
+                open_count -= count[record]
+            after = first + order[place + 1] if place + 1 < size else record
+            if after == record or of[after] != of[record] or at[after] != at[record]:
+                ever_owned = ever_owned or open_count > 0
+            bought[pairs] = ever_owned
+    return pairs + 1
 
 
-def _by_item(counts: Int64s, items: npt.NDArray[np.int32]) -> tuple[Int64s, Int64s, Int64s]:
-    """Order elements of lists by user and item, those of one pair as they were; return user, item and element.
-
-    One sort of whole numbers: user, item and place in the list, packed (a sort of three keys takes six times as long).
-    Raises: ValueError if they do not fit into 63 bits; 2^20 users with lists of 4,095 do.
-    """
-    user = np.repeat(np.arange(len(counts)), counts)
-    start = np.cumsum(counts) - counts
-    place_bits = int(counts.max(initial=0)).bit_length()
-    if place_bits + _ITEM_BITS + len(counts).bit_length() > 63:
-        raise ValueError(f"{len(counts)} users with lists of {counts.max()} do not fit into one number; cut the batch")
-    key = (user << (_ITEM_BITS + place_bits)) + np.arange(len(items)) - np.repeat(start, counts)
-    key += items.astype(np.int64) << place_bits
-    key.sort()
-    user = key >> (_ITEM_BITS + place_bits)
-    return user, (key >> place_bits) & (2**_ITEM_BITS - 1), start[user] + (key & (2**place_bits - 1))
-
-
-def _owned(pair: Int64s, at: Int64s, change: Int64s) -> tuple[Int64s, Bools]:
-    """Tell which pairs have more purchases than refunds since some instant.
-
-    Shapes: purchases and refunds of the pairs, by pair and newest first. What happens at one instant counts together.
-    """
-    first = np.flatnonzero(_starts(pair))
-    total = np.cumsum(change)
-    since = total - np.repeat(total[first] - change[first], np.diff(np.append(first, len(pair))))
-    ends_instant = np.append((pair[1:] != pair[:-1]) | (at[1:] != at[:-1]), True)
-    return pair[first], np.maximum.reduceat(np.where(ends_instant, since, NEVER), first) > 0
+@compiled
+def _newest(start, pair, event_type, weighted, chosen, limit, kept):  # type: ignore[no-untyped-def]
+    for row in range(len(start) - 1):
+        left = limit
+        for record in range(start[row], start[row + 1]):
+            one = pair[record]
+            if left > 0 and weighted[event_type[record]] and chosen[one] and not kept[one]:
+                kept[one] = True
+                left -= 1

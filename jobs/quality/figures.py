@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.lake.buckets import keyed_hash
+from jobs.lake.distinct import distinct
 from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry
@@ -98,7 +99,7 @@ def figures_of(contract: Contract, observed: Observed) -> Figures:
     for rule in contract.rules:
         if isinstance(rule, Unique) and rule.across_files:
             hashes = observed.column(rule.column)
-            figures[rule.repeats] = 0 if hashes is None else len(hashes) - len(np.unique(hashes))
+            figures[rule.repeats] = 0 if hashes is None else len(hashes) - len(distinct(hashes))
         elif isinstance(rule, Matches):
             if texts := observed.sums[f"{rule.column}_texts"]:
                 figures[rule.malformed_share] = observed.sums[rule.malformed_share] / texts
@@ -126,7 +127,7 @@ def hours_with_events(day_start_at: dt.datetime, observed: Observed) -> float:
     """Count the hours of a day in which something happened: half a day's file has half of them."""
     first = int(day_start_at.timestamp()) // 3600
     found = observed.column(_HOURS)
-    return 0.0 if found is None else float(len(np.unique(found[(found >= first) & (found < first + 24)])))
+    return 0.0 if found is None else float(len(distinct(found[(found >= first) & (found < first + 24)])))
 
 
 # Shares of rows that a table's own counts (below) stand for.
@@ -283,9 +284,9 @@ def hashed(values: pa.ChunkedArray) -> Column:
 
 def _count_events(rows: pa.Table, observed: Observed) -> None:
     _count_newest(rows["occurred_at"], observed)
-    hours = np.unique(rows["occurred_at"].cast(pa.int64()).to_numpy() // _HOUR_MICROSECONDS)
+    hours = distinct(rows["occurred_at"].cast(pa.int64()).to_numpy() // _HOUR_MICROSECONDS)
     before = observed.columns.get(_HOURS, [])
-    observed.columns[_HOURS] = [np.unique(np.concatenate([*before, hours]))]
+    observed.columns[_HOURS] = [distinct(np.concatenate([*before, hours]))]
 
 
 def _count_catalog(rows: pa.Table, observed: Observed) -> None:

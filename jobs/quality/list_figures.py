@@ -65,7 +65,9 @@ def observe_lists(rows: pa.Table, *, in_catalog: Bools, in_stock: Bools, slots: 
     shown_at_all[items[known]] = True
     observed.columns[_SHOWN] = [np.packbits(shown_at_all)]
     observed.tops["list"] = _top([row[row >= 0].tobytes() for row in lists[_largest(users)]], users[_largest(users)])
-    item, shown = np.unique(items, return_counts=True)
+    shown = np.bincount(items)
+    item = np.flatnonzero(shown)
+    shown = shown[item]
     observed.tops["item"] = _top([row.tobytes() for row in item[_largest(shown)]], shown[_largest(shown)])
     return observed
 

@@ -1,11 +1,13 @@
-"""Row-wise top n under caps: at most so many items of one category or brand in a list, exact and the same every time.
+"""Row-wise best n of A · B without what is ruled out, under caps: exact, and the same every time.
 
-The list is what walking down the full ranking gives that takes an item unless its kind is full. The walk needs as many
-ranked items as it passes over, so it starts with a few more than n; rows that come to the end of what was ranked, and
-were not through, are ranked again four times as deep.
+A list is what walking down a row's full ranking gives that takes an item unless its kind is full: at most so many items
+of one category or brand. Nothing of the product is ever there but one row's candidates, some hundreds, in a hash table
+that fits into the processor's first cache; a product into one number a column, as packages have it, waits for the
+second and third cache instead (docs/decisions/044).
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,16 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from jobs.ranking.csr_rows import nothing_in, row_of, stacked
+from jobs.compiled import compiled, plain
 from jobs.ranking.item_facts import NO_KIND
-from jobs.ranking.sparse_product import ranked_product
 
-_MARGIN: Final = 4  # ranked beyond n at first
-_DEEPER: Final = 4
 TAKEN: Final = -1
 NOT_REACHED: Final = -2
 
+_FREE: Final = -1  # a place of the hash table that holds no item
+_MARGIN: Final = 4  # candidates sorted beyond n at first; a row whose caps pass over more is sorted again
+_DEEPER: Final = 4
+
 Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,73 +36,213 @@ class Cap:
 
     name: str
     most: int
-    kind: npt.NDArray[np.int32]
+    kind: Int32s
 
 
-def capped_product(
-    a: sparse.csr_array,
-    b: sparse.csr_array,
+def capped_lists(
+    interest: sparse.csr_array,
+    scores: sparse.csr_array,
+    ruled_out: sparse.csr_array,
     n: int,
-    caps: Sequence[Cap],
+    *,
+    caps: Sequence[Cap] = (),
+    twins: sparse.csr_array | None = None,
     started: sparse.csr_array | None = None,
+    threads: int = 1,
 ) -> sparse.csr_array:
-    """Give each row of A · B its best, until with those it has `started` with it holds n.
+    """Give each row of interest · scores its best items, until with those it has `started` with it holds n.
 
-    Shapes: a (rows, k), b (k, columns), as `check_finite` let through; started and the answer (rows, columns).
-    The answer is ordered like top_n_product's and does not repeat what was started with.
+    Shapes: interest (rows, k); scores (k, items); ruled_out (rows, items + groups): what no row may have, by item or by
+    group; twins (groups, items), the items of each group; started and the answer (rows, items).
+    Only sums above 0 count. Best first, equal ones by item; what a row started with is not repeated.
+    All values have to be finite (see sparse_product.check_finite).
     """
-    if started is None:
-        started = nothing_in(a.shape[0], b.shape[1])
-    if not caps and started.nnz == 0:
-        return ranked_product(a, b, n)
-    columns = b.shape[1]
-    open_rows, depth = np.arange(a.shape[0]), min(n + _MARGIN, columns)
-    found: list[tuple[Int64s, npt.NDArray[np.int32], npt.NDArray[np.float32]]] = []
-    while len(open_rows):
-        is_all = len(open_rows) == a.shape[0]
-        ranked = ranked_product(a if is_all else a[open_rows], b, depth)
-        fate, taken = walk(ranked, n, caps, started if is_all else started[open_rows])
-        cut_off = (taken < n) & (np.diff(ranked.indptr) == depth) & (depth < columns)
-        row = row_of(ranked)
-        keep = (fate == TAKEN) & ~cut_off[row]
-        found.append((open_rows[row[keep]], ranked.indices[keep], ranked.data[keep]))
-        open_rows, depth = open_rows[cut_off], min(depth * _DEEPER, columns)
-    return stacked(found, a.shape[0], columns)
+    rows, items = interest.shape[0], scores.shape[1]
+    kinds = np.stack([cap.kind for cap in caps]) if caps else np.empty((0, items), np.int32)
+    shared = (
+        *_parts(scores), plain(scores.data, np.float32),
+        *(_parts(twins) if twins is not None else (np.zeros(1, np.int64), _NOTHING)),
+        plain(kinds, np.int32), plain(np.array([cap.most for cap in caps], np.int64), np.int64),
+    )  # fmt: skip
+    held = _parts(started) if started is not None else (plain(np.zeros(rows + 1), np.int64), _NOTHING)
+    per_row = (*_parts(interest), plain(interest.data, np.float32), *_parts(ruled_out), *held)
+    item, score, count = np.empty((rows, n), np.int32), np.empty((rows, n), np.float32), np.zeros(rows, np.int64)
+
+    def rank(first: int, last: int) -> None:
+        _rank_rows(first, last, *per_row, *shared, n, item, score, count)
+
+    edges = np.linspace(0, rows, threads + 1).astype(np.int64).tolist()
+    if threads == 1:
+        rank(0, rows)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rank, edges[:-1], edges[1:]))
+    listed = np.arange(n) < count[:, None]
+    indptr = np.zeros(rows + 1, np.int64)
+    np.cumsum(count, out=indptr[1:])
+    return sparse.csr_array((score[listed], item[listed], indptr), shape=(rows, items))
 
 
-def walk(
-    ranked: sparse.csr_array, n: int, caps: Sequence[Cap], started: sparse.csr_array
-) -> tuple[npt.NDArray[np.int8], Int64s]:
-    """Walk down all rows at once, a place at a time.
+def fates(ranked: sparse.csr_array, n: int, caps: Sequence[Cap]) -> npt.NDArray[np.int8]:
+    """Walk down rows that are ranked already; say what became of each entry.
 
-    Returns what became of each entry (TAKEN, NOT_REACHED or the position of the cap that was full) and how many each
-    row then holds, those that it started with included.
+    The answer is parallel to ranked.data: TAKEN, the position of the cap that was full, or NOT_REACHED.
     """
-    count, fate = np.diff(ranked.indptr), np.full(ranked.nnz, NOT_REACHED, np.int8)
-    taken = np.diff(started.indptr).astype(np.int64)
-    held = [_kinds_held(cap, started, n) for cap in caps]
-    for place in range(int(count.max(initial=0))):
-        rows = np.flatnonzero((count > place) & (taken < n))
-        if len(rows) == 0:
-            break
-        entry = ranked.indptr[rows] + place
-        item, met = ranked.indices[entry], np.full(len(rows), TAKEN, np.int8)
-        for position, (cap, kinds) in reversed(list(enumerate(zip(caps, held, strict=True)))):
-            kind = cap.kind[item]
-            is_full = (kind != NO_KIND) & ((kinds[rows] == kind[:, None]).sum(axis=1) >= cap.most)
-            met[is_full] = position
-        fate[entry] = met
-        rows, item = rows[met == TAKEN], item[met == TAKEN]
-        for cap, kinds in zip(caps, held, strict=True):
-            kinds[rows, taken[rows]] = cap.kind[item]
-        taken[rows] += 1
-    return fate, taken
+    fate = np.full(ranked.nnz, NOT_REACHED, np.int8)
+    if caps:
+        kinds, most = np.stack([cap.kind for cap in caps]), np.array([cap.most for cap in caps], np.int64)
+        _walk_rows(*_parts(ranked), plain(kinds, np.int32), plain(most, np.int64), n, fate)
+    return fate
 
 
-def _kinds_held(cap: Cap, started: sparse.csr_array, n: int) -> npt.NDArray[np.int32]:
-    """The kinds of what the rows hold, side by side; places that are free hold NO_KIND, which is never compared."""
-    count = np.diff(started.indptr)
-    kinds = np.full((started.shape[0], n), NO_KIND, np.int32)
-    row = np.repeat(np.arange(started.shape[0]), count)
-    kinds[row, np.arange(started.nnz) - np.repeat(started.indptr[:-1], count)] = cap.kind[started.indices]
-    return kinds
+_NOTHING: Final = plain(np.empty(0), np.int32)
+
+
+def _parts(matrix: sparse.csr_array) -> tuple[Int64s, Int32s]:
+    return plain(matrix.indptr, np.int64), plain(matrix.indices, np.int32)
+
+
+@compiled
+def _rank_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arrays as `capped_lists` makes them
+    first, last,
+    interest_start, interest_of, interest, out_start, out_item, held_start, held_item,
+    score_start, score_item, score, twin_start, twin_item, kinds, most,
+    n, list_item, list_score, list_count,
+):  # fmt: skip
+    items, caps = kinds.shape[1], kinds.shape[0]
+    size, shift = 1024, np.uint32(22)  # 2^10 places: 10 bits of a hash
+    keys, sums, used = np.full(size, _FREE, np.int32), np.zeros(size, np.float32), np.empty(size, np.int32)
+    item, total = np.empty(size, np.int32), np.empty(size, np.float32)
+    best_item, best = np.empty(n + _MARGIN, np.int32), np.empty(n + _MARGIN, np.float32)
+    fate, kept = np.empty(n + _MARGIN, np.int8), np.empty((caps, n), np.int32)
+    never = np.float32(-np.inf)
+    for row in range(first, last):
+        # At most half of the places are ever used, so that a free one is near.
+        bound = held_start[row + 1] - held_start[row]
+        for place in range(out_start[row], out_start[row + 1]):
+            group = out_item[place] - items
+            bound += 1 if group < 0 else twin_start[group + 1] - twin_start[group]
+        for place in range(interest_start[row], interest_start[row + 1]):
+            of = interest_of[place]
+            bound += score_start[of + 1] - score_start[of]
+        if 2 * bound > size:
+            while 2 * bound > size:
+                size, shift = size * 2, np.uint32(shift - np.uint32(1))
+            keys, sums, used = np.full(size, _FREE, np.int32), np.zeros(size, np.float32), np.empty(size, np.int32)
+            item, total = np.empty(size, np.int32), np.empty(size, np.float32)
+
+        found = 0
+        # What is ruled out goes first: whatever is added to minus infinity stays there.
+        for place in range(out_start[row], out_start[row + 1]):
+            group = out_item[place] - items
+            if group < 0:
+                slot, found = _enter(keys, used, found, out_item[place], shift)
+                sums[slot] = never
+            else:
+                for member in range(twin_start[group], twin_start[group + 1]):
+                    slot, found = _enter(keys, used, found, twin_item[member], shift)
+                    sums[slot] = never
+        for place in range(held_start[row], held_start[row + 1]):
+            slot, found = _enter(keys, used, found, held_item[place], shift)
+            sums[slot] = never
+        for place in range(interest_start[row], interest_start[row + 1]):
+            of, weight = interest_of[place], interest[place]
+            for entry in range(score_start[of], score_start[of + 1]):
+                slot, found = _enter(keys, used, found, score_item[entry], shift)
+                sums[slot] += weight * score[entry]
+
+        candidates = 0
+        for place in range(found):
+            slot = used[place]
+            item[candidates], total[candidates] = keys[slot], sums[slot]
+            candidates += sums[slot] > 0
+            keys[slot], sums[slot] = _FREE, np.float32(0)
+
+        held = held_start[row + 1] - held_start[row]
+        depth = n + _MARGIN
+        while True:
+            ranked = _best(item, total, candidates, depth, best_item, best)
+            for cap in range(caps):
+                for place in range(held):
+                    kept[cap, place] = kinds[cap, held_item[held_start[row] + place]]
+            holds = _walk(best_item, 0, ranked, kinds, most, kept, held, n, fate)
+            if holds >= n or ranked == candidates:
+                break
+            depth *= _DEEPER
+            if depth > len(best):
+                best_item, best = np.empty(depth, np.int32), np.empty(depth, np.float32)
+                fate = np.empty(depth, np.int8)
+        count = 0
+        for place in range(ranked):
+            if fate[place] == TAKEN:
+                list_item[row, count], list_score[row, count] = best_item[place], best[place]
+                count += 1
+        list_count[row] = count
+
+
+@compiled
+def _walk_rows(start, item, kinds, most, n, fate):  # type: ignore[no-untyped-def]
+    kept = np.empty((len(kinds), n), np.int32)
+    for row in range(len(start) - 1):
+        _walk(item, start[row], start[row + 1], kinds, most, kept, 0, n, fate)
+
+
+@compiled
+def _enter(keys, used, found, item, shift):  # type: ignore[no-untyped-def]
+    """Find an item's place in the hash table, or take a free one (Fibonacci hashing, linear probing).
+
+    Returns the place, and how many places are used.
+    """
+    slot = np.int64(np.uint32(np.uint32(item) * np.uint32(2654435769)) >> shift)
+    while keys[slot] != item:
+        if keys[slot] == _FREE:
+            keys[slot], used[found] = item, slot
+            return slot, found + 1
+        slot = (slot + 1) & (len(keys) - 1)
+    return slot, found
+
+
+@compiled
+def _best(item, total, candidates, depth, best_item, best):  # type: ignore[no-untyped-def]
+    """Sort the best candidates of a row, at most `depth`, equal ones by item; return how many."""
+    ranked = 0
+    for place in range(candidates):
+        score, one = total[place], item[place]
+        if ranked == depth:
+            if score < best[ranked - 1] or (score == best[ranked - 1] and one > best_item[ranked - 1]):
+                continue
+            ranked -= 1
+        to = ranked
+        while to > 0 and (best[to - 1] < score or (best[to - 1] == score and best_item[to - 1] > one)):
+            best[to], best_item[to] = best[to - 1], best_item[to - 1]
+            to -= 1
+        best[to], best_item[to] = score, one
+        ranked += 1
+    return ranked
+
+
+@compiled
+def _walk(item, start, stop, kinds, most, kept, holds, n, fate):  # type: ignore[no-untyped-def]
+    """Walk down a row's items start…stop-1; `kept` are the kinds of what it holds. Return how many it holds then."""
+    for place in range(start, stop):
+        fate[place] = NOT_REACHED
+        if holds == n:
+            continue
+        full = -1
+        for cap in range(len(kinds)):
+            kind = kinds[cap, item[place]]
+            if kind != NO_KIND:
+                same = 0
+                for other in range(holds):
+                    same += kept[cap, other] == kind
+                if same >= most[cap]:
+                    full = cap
+                    break
+        if full >= 0:
+            fate[place] = full
+            continue
+        fate[place] = TAKEN
+        for cap in range(len(kinds)):
+            kept[cap, holds] = kinds[cap, item[place]]
+        holds += 1
+    return holds

@@ -1,9 +1,4 @@
-"""The correlations as the ranking takes them: whole and best first, or the nearest eligible ones above a penalty.
-
-[C ; -M·I ; -M·G] is what a user's [R | E | T] is multiplied with: C the correlations without the columns of items that
-may not be recommended, I the identity for the items that E rules out, G the groups of twins for those that T does. M is
-larger than any score, so that what is ruled out has a negative one whatever speaks for it.
-"""
+"""The correlations as the ranking takes them: whole and best first, or the nearest of those that may be recommended."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,36 +72,28 @@ def _reach(row: Int64s, eligible: npt.NDArray[np.bool_], neighbours: int, count:
     return reach
 
 
-def with_penalty(scores: sparse.csr_array, facts: ItemFacts) -> sparse.csr_array:
-    """Stack scores (rows, items), less those of items that may not be recommended and times the boosts, on the penalty.
+def boosted(scores: sparse.csr_array, facts: ItemFacts) -> sparse.csr_array:
+    """Give scores (rows, items) without those of items that may not be recommended, times the boosts.
 
-    Shapes: the answer (rows + items + groups of twins, items).
-    Raises: GateError if a score times its boost is not finite.
+    Raises: GateError if a score times its boost, summed up over a user's items, would not be finite.
     """
     eligible = facts.is_eligible[scores.indices]
     item = scores.indices[eligible]
     value = scores.data[eligible] * facts.boost[item]
     count = np.concatenate(([0], np.cumsum(eligible)))[scores.indptr]
-    penalty = -2.0 * MOST_WEIGHT * float(np.abs(value).max(initial=1.0))
-    items, groups = len(facts.twins), twin_groups(facts)
-    twin = np.flatnonzero(facts.twins != NO_KIND)
-    twin = twin[np.argsort(facts.twins[twin], kind="stable")]
-    stacked = sparse.csr_array(
-        (
-            np.concatenate((value, np.full(items + len(twin), penalty, np.float32))).astype(np.float32),
-            np.concatenate((item, np.arange(items), twin)).astype(np.int32),
-            np.concatenate(
-                (
-                    count,
-                    count[-1] + np.arange(1, items + 1),
-                    count[-1] + items + np.cumsum(np.bincount(facts.twins[twin], minlength=groups)),
-                )
-            ),
-        ),
-        shape=(scores.shape[0] + items + groups, items),
+    made = sparse.csr_array((value.astype(np.float32), item.astype(np.int32), count), shape=scores.shape)
+    check_finite(made * np.float32(MOST_WEIGHT))
+    return made
+
+
+def items_of_groups(facts: ItemFacts) -> sparse.csr_array:
+    """Mark the items of each group of twins. Shapes: (groups, items)."""
+    item = np.flatnonzero(facts.twins != NO_KIND)
+    item = item[np.argsort(facts.twins[item], kind="stable")]
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(facts.twins[item], minlength=twin_groups(facts)))))
+    return sparse.csr_array(
+        (np.ones(len(item), np.float32), item.astype(np.int32), indptr), shape=(len(indptr) - 1, len(facts.twins))
     )
-    check_finite(stacked)
-    return stacked
 
 
 def twin_groups(facts: ItemFacts) -> int:

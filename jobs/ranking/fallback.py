@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths
-from jobs.ranking.correlation_table import with_penalty
+from jobs.ranking.correlation_table import boosted
 from jobs.ranking.item_facts import NO_KIND, ItemFacts
 from jobs.ranking.sparse_product import check_finite
 from jobs.ranking.user_batch import UserBatch
@@ -27,7 +27,7 @@ Int64s = npt.NDArray[np.int64]
 class Ladder:
     """The steps that there are lists for, in the campaign's order.
 
-    Shapes: matrices (groups + items + groups of twins, items), as `with_penalty` makes them. `group_of_item` gives each
+    Shapes: matrices (groups, items), as `boosted` makes them. `group_of_item` gives each
     item its category's group in the step trending_in_categories, or NO_KIND.
     """
 
@@ -77,7 +77,7 @@ def ladder(steps: Sequence[FallbackStep], lists: dict[FallbackStep, pa.Table], f
             shape=(len(table), len(facts.dropped_by)),
         )
         check_finite(scores)
-        matrices.append(with_penalty(scores, facts))
+        matrices.append(boosted(scores, facts))
     group_of_item = np.full(len(facts.dropped_by), NO_KIND, np.int64)
     if "trending_in_categories" in found:
         group_of_path = _longest(facts.paths, lists["trending_in_categories"]["key"])

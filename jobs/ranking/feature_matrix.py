@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from jobs.lake.distinct import distinct
+
 Int64s = npt.NDArray[np.int64]
 
 
@@ -51,7 +53,7 @@ def features_of(parts: list[Named], rows: int, *, at_least: int, at_most: int, l
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     names, code = encoded.dictionary.take(pa.array(order)), place[encoded.indices.to_numpy()]
-    key = np.unique(row * max(len(names), 1) + code)
+    key = distinct(row * max(len(names), 1) + code)
     row, code = key // max(len(names), 1), key % max(len(names), 1)
     shared_by = np.bincount(code, minlength=len(names))
     kept = np.flatnonzero((shared_by >= at_least) & (shared_by <= at_most))

@@ -16,7 +16,7 @@ from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest, Window
 from jobs.profiles.fold import with_rows_for
-from jobs.ranking.correlation_table import correlation_table
+from jobs.ranking.correlation_table import correlation_table, items_of_groups
 from jobs.ranking.fallback import ladder
 from jobs.ranking.item_facts import NO_KIND, ItemFacts, item_facts
 from jobs.ranking.quota import Quota
@@ -101,9 +101,8 @@ class RankingInputs:
                 wanted = pa.array(only, pa.int32())
                 parts = (part.filter(pc.is_in(part["item"], value_set=wanted)) for part in parts)
             table = correlation_table(parts, facts, settings.candidates.neighbours)
-        return Shared(
-            facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, self._lists(lake), facts)
-        )
+        steps = ladder(settings.fallback_steps, self._lists(lake), facts)
+        return Shared(facts, near_matrix(table, facts), table, steps, items_of_groups(facts))
 
     def read_quota(self, lake: Lake, campaign: str, facts: ItemFacts) -> Quota | None:
         """Read which new items are to be shown, and to whom they are close; None if there is nothing to be done."""

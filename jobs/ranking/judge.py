@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.lake.distinct import distinct
 from jobs.lake.list_columns import flat, lengths, rank_within
-from jobs.ranking.capped_lists import TAKEN, walk
-from jobs.ranking.csr_rows import nothing_in, row_of
+from jobs.ranking.capped_lists import TAKEN, fates
+from jobs.ranking.csr_rows import row_of
 from jobs.ranking.recommend import Shared, caps_of, own_lists
 from jobs.ranking.rules import IN_LIST, RULES, Causes, first_causes
 from jobs.ranking.user_batch import UserBatch
@@ -59,7 +60,7 @@ def candidates(interest: sparse.csr_array, shared: Shared, whole: npt.NDArray[np
     """
     if shared.table is None:
         return interest
-    recent = np.unique(interest.indices).astype(np.int64)
+    recent = distinct(interest.indices).astype(np.int64)
     renamed = sparse.csr_array(
         (interest.data, np.searchsorted(recent, interest.indices), interest.indptr),
         shape=(interest.shape[0], len(recent)),
@@ -116,7 +117,7 @@ def _places(user: Int64s, item: Int64s, settings: RankingSettings, shared: Share
     if caps:
         indptr = np.searchsorted(user, np.arange(len(lists) + 1))
         ranked = sparse.csr_array((np.ones(len(item), np.float32), item, indptr), shape=(len(lists), size))
-        fate, _ = walk(ranked, settings.slots, caps, nothing_in(*ranked.shape))
+        fate = fates(ranked, settings.slots, caps)
         by_cap = np.array([RULES.index(cap.name) for cap in caps])
         rule = np.where(fate >= 0, by_cap[np.maximum(fate, 0)], rule)
         taken = fate == TAKEN

@@ -1,7 +1,6 @@
 """Which items are new, and in how many mails they were lately."""
 
 import datetime as dt
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,7 @@ from jobs.lake.list_columns import flat
 from jobs.lake.manifest import Window
 from schemas.cold_start import ExposureSettings
 from schemas.layout import Partition
-from schemas.tables import RECEIPTS
-
-_SENT: Final = "delivered"
+from schemas.tables import MAILED_OUTCOMES, RECEIPTS
 
 Int64s = npt.NDArray[np.int64]
 
@@ -55,7 +52,7 @@ def past_sends(lake: Lake, campaign: str, date: dt.date, settings: ExposureSetti
             continue
         for entry in receipts.files:
             rows = lake.read_file(receipts, entry, ["item", "outcome"])
-            items = flat(rows.filter(pc.equal(rows["outcome"], _SENT))["item"])
+            items = flat(rows.filter(pc.is_in(rows["outcome"], value_set=pa.array(MAILED_OUTCOMES)))["item"])
             place = np.searchsorted(new, items)
             known = new[np.minimum(place, len(new) - 1)] == items
             sends += np.bincount(place[known], minlength=len(new))

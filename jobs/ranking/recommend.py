@@ -1,7 +1,7 @@
 """Recommend to a batch of users: what goes with their recent items, less what is ruled out; then fill short lists.
 
-The answer is the row-wise top n of [R | E | T] · [C ; -M·I ; -M·G]: R weighs the users' recent items, E and T mark the
-items and groups of twins that are ruled out (see correlation_table for the right side). Only positive scores are kept.
+The answer is the row-wise best n of R · C without [E | T]: R weighs the users' recent items, C holds the correlations
+of what may be recommended, E and T mark the items and groups of twins that are ruled out. Only positive scores count.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.lake.distinct import distinct
 from jobs.lake.list_columns import list_column
-from jobs.ranking.capped_lists import Cap, capped_product
-from jobs.ranking.correlation_table import CorrelationTable, twin_groups, with_penalty
-from jobs.ranking.csr_rows import beside, ones_like, row_of, stacked
+from jobs.ranking.capped_lists import Cap, capped_lists
+from jobs.ranking.correlation_table import CorrelationTable, boosted, twin_groups
+from jobs.ranking.csr_rows import row_of, stacked
 from jobs.ranking.fallback import Ladder
 from jobs.ranking.item_facts import NO_KIND, ItemFacts
 from jobs.ranking.rules import exclusion_matrix
@@ -30,22 +31,23 @@ Int64s = npt.NDArray[np.int64]
 class Shared:
     """What all batches of a run are ranked with.
 
-    `near`: the nearest eligible correlations of every item above the penalty, as `with_penalty` makes it; for
-    campaigns of what is back in stock, the items themselves, and `table` is None.
+    `near`: the nearest eligible correlations of every item, as `boosted` makes them; for campaigns of what is back in
+    stock, the items themselves, and `table` is None. `twins`: the items of each group of twins.
     """
 
     facts: ItemFacts
     near: sparse.csr_array
     table: CorrelationTable | None
     ladder: Ladder
+    twins: sparse.csr_array
 
 
 def near_matrix(table: CorrelationTable | None, facts: ItemFacts) -> sparse.csr_array:
     """Make what every user is ranked with at first."""
     items = len(facts.dropped_by)
     if table is None:
-        return with_penalty(sparse.eye_array(items, format="csr", dtype=np.float32), facts)
-    return with_penalty(table.rows(np.arange(items), near=True), facts)
+        return boosted(sparse.eye_array(items, format="csr", dtype=np.float32), facts)
+    return boosted(table.rows(np.arange(items), near=True), facts)
 
 
 def caps_of(settings: RankingSettings, facts: ItemFacts) -> list[Cap]:
@@ -78,8 +80,10 @@ def recommend(batch: UserBatch, shared: Shared, settings: RankingSettings, featu
             break
         started = lists[rows]
         groups = shared.ladder.memberships(step, batch, features, rows)
-        ruled_out = sparse.csr_array(excluded[rows] + ones_like(started, excluded.shape[1]))
-        more = capped_product(beside(groups, ruled_out), shared.ladder.matrices[step], settings.slots, caps, started)
+        more = capped_lists(
+            groups, shared.ladder.matrices[step], excluded[rows], settings.slots,
+            caps=caps, twins=shared.twins, started=started,
+        )  # fmt: skip
         lists, sources = _appended(lists, sources, rows, more, RECOMMENDATION_SOURCES.index(name))
     return _as_table(batch, lists, sources, settings)
 
@@ -90,7 +94,7 @@ def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tu
     Those are the users whose list comes up short with the near part of it, where the whole has more for them.
     """
     caps, excluded = caps_of(settings, shared.facts), _excluded(batch, shared)
-    own = capped_product(beside(batch.interest, excluded), shared.near, settings.slots, caps)
+    own = capped_lists(batch.interest, shared.near, excluded, settings.slots, caps=caps, twins=shared.twins)
     whole = np.zeros(len(batch), np.bool_)
     short = np.flatnonzero((np.diff(own.indptr) < settings.slots) & (np.diff(batch.interest.indptr) > 0))
     if shared.table is None or len(short) == 0:
@@ -102,13 +106,13 @@ def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tu
     if len(short) == 0:
         return own, whole
     interest = batch.interest[short]
-    items = np.unique(interest.indices).astype(np.int64)
+    items = distinct(interest.indices).astype(np.int64)
     renamed = sparse.csr_array(
         (interest.data, np.searchsorted(items, interest.indices).astype(np.int32), interest.indptr),
         shape=(len(short), len(items)),
     )
-    matrix = with_penalty(table.rows(items, near=False), shared.facts)
-    again = capped_product(beside(renamed, excluded[short]), matrix, settings.slots, caps)
+    scores = boosted(table.rows(items, near=False), shared.facts)
+    again = capped_lists(renamed, scores, excluded[short], settings.slots, caps=caps, twins=shared.twins)
     stays = ~whole[row_of(own)]
     parts = [
         (row_of(own)[stays], own.indices[stays], own.data[stays]),

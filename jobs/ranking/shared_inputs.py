@@ -21,6 +21,7 @@ def save_shared(shared: Shared, folder: Path) -> None:
     scratch = Scratch(folder)
     shared.facts.save(folder)
     scratch.save("near", shared.near)
+    scratch.save("twins", shared.twins)
     if shared.table is not None:
         scratch.save("table", shared.table.matrix)
         np.save(folder / _REACH, shared.table.near)
@@ -41,4 +42,5 @@ def load_shared(folder: Path) -> Shared:
     table = CorrelationTable(scratch.load("table"), np.load(folder / _REACH, mmap_mode="r")) if has_table else None
     group_of_item = np.load(folder / _GROUP_OF_ITEM, mmap_mode="r")
     groups = tuple(np.load(folder / _GROUPS).tolist())
-    return Shared(facts, scratch.load("near"), table, Ladder(steps, matrices, groups, group_of_item))
+    ladder = Ladder(steps, matrices, groups, group_of_item)
+    return Shared(facts, scratch.load("near"), table, ladder, scratch.load("twins"))

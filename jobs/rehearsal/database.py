@@ -125,6 +125,8 @@ CREATE TABLE events (
 CREATE INDEX events_due ON events (due_at);
 CREATE INDEX events_by_email ON events (email);
 """
+# Came with version 2, and is made where it is missing: since when a batch is paused or cancelled.
+HOLDS: Final = "CREATE TABLE IF NOT EXISTS holds (batch_id TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID"
 
 
 def id_from(*parts: object) -> str:
@@ -154,6 +156,7 @@ class Database:
                 for statement in SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(HOLDS)
         if version not in (0, SCHEMA_VERSION):
             self.close()
             raise StorageError(

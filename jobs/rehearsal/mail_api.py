@@ -5,6 +5,8 @@ from jobs.rehearsal.calls import Answer, Call, Handler
 from jobs.rehearsal.limits import ApiError
 from jobs.rehearsal.state import Rehearsal
 
+TEMPLATES_PER_PAGE = 200
+
 
 def mail_routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
     """Map every path to its methods and their handlers."""
@@ -20,7 +22,7 @@ def mail_routes(provider: Rehearsal) -> dict[str, dict[str, Handler]]:
             "PATCH": api.change_batch,
             "DELETE": api.release_batch,
         },
-        "/v3/templates": {"POST": api.create_template},
+        "/v3/templates": {"GET": api.templates, "POST": api.create_template},
         "/v3/templates/{id}": {"GET": api.template, "DELETE": api.delete_template},
         "/v3/templates/{id}/versions": {"POST": api.add_version},
         "/v3/recipients/erasejob": {"POST": api.erase},
@@ -57,16 +59,28 @@ class _MailApi:
 
     def hold_batch(self, call: Call) -> Answer:
         asked = _object(call)
-        return Answer(201, self._provider.mail_send.hold_batch(asked.get("batch_id"), asked.get("status"), is_new=True))
+        batch_id, status = asked.get("batch_id"), asked.get("status")
+        return Answer(201, self._provider.mail_send.hold_batch(batch_id, status, call.now, is_new=True))
 
     def change_batch(self, call: Call) -> Answer:
-        self._provider.mail_send.hold_batch(call.path["id"], _object(call).get("status"), is_new=False)
+        self._provider.mail_send.hold_batch(call.path["id"], _object(call).get("status"), call.now, is_new=False)
         return Answer(204)
 
     def release_batch(self, call: Call) -> Answer:
-        self._provider.mail_send.release_batch(call.path["id"])
+        self._provider.mail_send.release_batch(call.path["id"], call.now)
         self._provider.wake()
         return Answer(204)
+
+    def templates(self, call: Call) -> Answer:
+        size = call.query.get("page_size", "")
+        if not size.isdigit() or not 1 <= int(size) <= TEMPLATES_PER_PAGE:
+            raise limits.bad_request(f"page_size must be from 1 to {TEMPLATES_PER_PAGE}", "page_size")
+        token = call.query.get("page_token", "0")
+        generations = call.query.get("generations", "legacy").split(",")
+        found, following = self._provider.templates.page(generations, int(size), int(token) if token.isdigit() else 0)
+        own = "https://api.sendgrid.com/v3/templates"
+        more = {"next": f"{own}?page_size={size}&page_token={following}"} if following else {}
+        return Answer(200, {"result": found, "_metadata": {"self": own, "count": len(found), **more}})
 
     def create_template(self, call: Call) -> Answer:
         return Answer(201, self._provider.templates.create(call.json(), call.now))

@@ -4,6 +4,7 @@ There is no key by which a repeated request is known: who asks twice mails twice
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -26,6 +27,8 @@ CATEGORY_CHARACTERS: Final = 255
 HOURS_AHEAD: Final = 72  # of send_at
 HELD_BATCHES: Final = 10  # paused or cancelled at one time (sendgrid/docs#1485)
 BATCH_STATUSES: Final = ("pause", "cancel")
+HOLD_AHEAD_SECONDS: Final = 600  # a pause or a cancellation made later than this before send_at does not hold
+PAUSED_HOURS: Final = 72  # after send_at: what is paused for longer is discarded as expired
 
 
 class MailSend:
@@ -126,8 +129,12 @@ class MailSend:
         held = [{"batch_id": row["id"], "status": row["status"]} for row in rows]
         return [entry for entry in held if batch_id in (None, entry["batch_id"])]
 
-    def hold_batch(self, batch_id: Any, status: Any, *, is_new: bool) -> dict[str, str]:
-        """Pause or cancel a batch (new), or change the one into the other."""
+    def hold_batch(self, batch_id: Any, status: Any, now: datetime, *, is_new: bool) -> dict[str, str]:
+        """Pause or cancel a batch (new), or change the one into the other.
+
+        It holds the messages that are due ten minutes from now or later, whenever they come; a change is no later
+        hold. One without send_at is never held: at SendGrid that is not promised either.
+        """
         if status not in BATCH_STATUSES:
             raise limits.bad_request(f"status must be one of {', '.join(BATCH_STATUSES)}", "status")
         if not isinstance(batch_id, str) or not self.has_batch(batch_id):
@@ -141,14 +148,18 @@ class MailSend:
             raise limits.bad_request(f"at most {HELD_BATCHES} batches can be paused or cancelled", "batch_id")
         with self._database.write() as connection:
             connection.execute("UPDATE batches SET status = ? WHERE id = ?", (status, batch_id))
+            if is_new:
+                connection.execute("INSERT OR REPLACE INTO holds VALUES (?, ?)", (batch_id, now.timestamp()))
         return {"batch_id": batch_id, "status": status}
 
-    def release_batch(self, batch_id: str) -> None:
-        """Lift a pause or a cancellation."""
+    def release_batch(self, batch_id: str, now: datetime) -> None:
+        """Lift a pause or a cancellation; what was discarded under it by then stays so."""
         if not self.held_batches(batch_id):
             raise limits.not_found("batch id not found")
         with self._database.write() as connection:
+            _discard(connection, now.timestamp())
             connection.execute("UPDATE batches SET status = NULL WHERE id = ?", (batch_id,))
+            connection.execute("DELETE FROM holds WHERE batch_id = ?", (batch_id,))
 
     # The worker's side
 
@@ -160,15 +171,11 @@ class MailSend:
     def send_next(self, now: datetime) -> tuple[int, int] | None:
         """Send the message that is due the longest: give the numbers of its first mail and of the one after its last.
 
-        A cancelled batch's messages are dropped when they are due.
+        A cancelled batch's messages are dropped when they are due, a paused one's when they are that for three days.
         """
         at = now.timestamp()
         with self._database.write() as connection:
-            connection.execute(
-                "UPDATE messages SET status = 'cancelled' WHERE status = 'waiting' AND due_at <= ? "
-                "AND batch_id IN (SELECT id FROM batches WHERE status = 'cancel')",
-                (at,),
-            )
+            _discard(connection, at)
             row = connection.execute(
                 f"SELECT * {_SENDABLE} AND due_at <= ? ORDER BY due_at, message LIMIT 1",
                 (at,),
@@ -203,10 +210,26 @@ class MailSend:
         return row["id"], payload
 
 
-_SENDABLE: Final = (
-    "FROM messages WHERE status = 'waiting' AND (batch_id IS NULL "
-    "OR batch_id NOT IN (SELECT id FROM batches WHERE status = 'pause'))"
-)
+def _held(status: str) -> str:
+    """The condition for messages whose batch has that status, since ten minutes before they are due."""
+    return (
+        "EXISTS (SELECT 1 FROM batches AS b JOIN holds AS h ON h.batch_id = b.id "  # noqa: S608 - constants
+        f"WHERE b.id = messages.batch_id AND b.status = '{status}' "
+        f"AND h.since + {HOLD_AHEAD_SECONDS} <= messages.due_at)"
+    )
+
+
+def _discard(connection: sqlite3.Connection, at: float) -> None:
+    """Drop a cancelled batch's messages that are due, and a paused one's that were due three days ago."""
+    for status, after, became in (("cancel", 0, "cancelled"), ("pause", PAUSED_HOURS * 3600, "expired")):
+        connection.execute(
+            f"UPDATE messages SET status = '{became}' "  # noqa: S608 - constants
+            f"WHERE status = 'waiting' AND due_at <= ? AND {_held(status)}",
+            (at - after,),
+        )
+
+
+_SENDABLE: Final = f"FROM messages WHERE status = 'waiting' AND NOT {_held('pause')}"
 
 
 def _recipients(entry: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Dynamic templates and their versions, as Mail Send uses them."""
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -66,6 +67,16 @@ class Templates:
                 for version in versions
             ],
         }
+
+    def page(self, generations: Sequence[str], size: int, after: int) -> tuple[list[dict[str, Any]], int | None]:
+        """List templates by number from the one after `after` on; and the number that the next page begins after."""
+        marks = ",".join("?" * len(generations))
+        rows = self._database.rows(
+            f"SELECT * FROM templates WHERE template > ? AND generation IN ({marks}) ORDER BY template LIMIT ?",  # noqa: S608
+            (after, *generations, size + 1),
+        )
+        found = [self.get(row["id"]) for row in rows[:size]]
+        return found, rows[size - 1]["template"] if len(rows) > size else None
 
     def add_version(self, template_id: str, payload: Any, now: datetime) -> dict[str, Any]:
         """Add a version; the first one, and one that asks for it, becomes the active one."""

@@ -141,3 +141,18 @@ def test_a_night_on_which_nobody_gets_anything_is_skipped_only_where_it_may_be(d
                 sensor.poke({})
         else:
             assert sensor.poke({}) is True  # the plan is what stops it, and says why
+
+
+def test_a_campaign_of_mail_send_has_the_same_stages_and_fences(dagbag, dags_with):
+    """Another method, not another way past the fence: pushing and releasing ask each for themselves."""
+    from ryml_airflow.provider_jobs import FencedJobOperator
+
+    sender = '[mail_send]\nfrom_email = "shop@example.com"\npostal_address = "1 Example Street"\n'
+    text = f'{THIRD}approval = true\n[push]\nmethod = "mail_send"\ndeadline_minutes = 45\n{sender}'
+    dags = dags_with(third=text)
+    tasks = {task.task_id: task for task in dags["send_third"].tasks}
+    fenced = {name for name, task in tasks.items() if isinstance(task, FencedJobOperator)}
+    assert fenced == {"pull_suppressions", "push.push_chunk", "schedule_send"}
+    assert {tasks[name].max_lateness_minutes for name in fenced} == {240}
+    assert tasks["schedule_send"].upstream_task_ids == {"approve_send"}
+    assert tasks["approve_send"].upstream_task_ids == {"reconcile_push"}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.profiles.fold import Caps, MailedLists, fold, with_rows_for
-from jobs.ranking.correlation_table import correlation_table
+from jobs.ranking.correlation_table import correlation_table, items_of_groups
 from jobs.ranking.fallback import ladder
 from jobs.ranking.item_facts import NO_KIND, item_facts
 from jobs.ranking.recommend import Shared, near_matrix
@@ -117,7 +117,8 @@ class Shop:
             "trending_in_categories": group_table({k: v for k, v in self.trending.items() if k}),
             "trending": group_table({k: v for k, v in self.trending.items() if not k}),
         }
-        return Shared(facts, near_matrix(table, facts), table, ladder(settings.fallback_steps, lists, facts))
+        steps = ladder(settings.fallback_steps, lists, facts)
+        return Shared(facts, near_matrix(table, facts), table, steps, items_of_groups(facts))
 
     def batch(self, settings: RankingSettings) -> UserBatch:
         return UserBatch.of(self.profiles(), settings, self.items, NOW)

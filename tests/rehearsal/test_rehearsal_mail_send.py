@@ -236,3 +236,34 @@ def test_a_rate_is_limited_per_window_of_any_length(api: httpx.Client) -> None:
     answer = api.get(lists)
     assert answer.headers["x-ratelimit-reset"] == str(1767603600 + 6 + 2)
     assert answer.headers["x-ratelimit-limit"] == "3"
+
+
+def test_a_pause_holds_only_what_is_due_ten_minutes_later(
+    rehearsal_server: RehearsalServer, api: httpx.Client, template: str
+) -> None:
+    api.post("/_rehearsal/clock", json={"is_held": True})
+    now = int(rehearsal_server.provider.clock().timestamp())
+    batch = api.post("/v3/mail/batch").json()["batch_id"]
+    api.post("/v3/user/scheduled_sends", json={"batch_id": batch, "status": "pause"})
+    assert api.post(SEND, json=message(template, 1, batch_id=batch, send_at=now + 599)).status_code == 202
+    assert api.post(SEND, json=message(template, 2, batch_id=batch)).status_code == 202  # at once: nothing holds it
+    assert api.post(SEND, json=message(template, 3, batch_id=batch, send_at=now + 601)).status_code == 202
+    api.post("/_rehearsal/clock", json={"advance_seconds": 3600})
+    assert sorted(mails(rehearsal_server)) == ["user0@example.com", "user0@example.com", "user1@example.com"]
+    api.post("/_rehearsal/clock", json={"advance_seconds": 73 * 3600})
+    assert api.delete(f"/v3/user/scheduled_sends/{batch}").status_code == 204
+    assert len(mails(rehearsal_server)) == 3  # what was paused for three days past its time is discarded
+
+
+def test_templates_are_listed_by_generation_in_pages(api: httpx.Client, template: str) -> None:
+    for name in ("A", "B"):
+        api.post("/v3/templates", json={"name": name, "generation": "dynamic"})
+    api.post("/v3/templates", json={"name": "old"})
+    first = api.get("/v3/templates?generations=dynamic&page_size=2").json()
+    assert [entry["name"] for entry in first["result"]] == ["Picks", "A"]
+    token = first["_metadata"]["next"].rsplit("=", 1)[1]
+    rest = api.get(f"/v3/templates?generations=dynamic&page_size=2&page_token={token}").json()
+    assert [entry["name"] for entry in rest["result"]] == ["B"]
+    assert "next" not in rest["_metadata"]
+    assert [entry["name"] for entry in api.get("/v3/templates?page_size=9").json()["result"]] == ["old"]
+    assert api.get("/v3/templates?page_size=201").status_code == 400

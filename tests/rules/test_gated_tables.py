@@ -13,6 +13,7 @@ WITHOUT_A_GATE = {
     "jobs/finish_build.py": "builds",
     "jobs/lake/copy_partition.py": "copies of what was checked",
     "jobs/lake/item_index.py": "item_index",
+    "jobs/delivery/reconcile_mails.py": "receipts",
     "jobs/measure_campaign.py": "funnel",
     "jobs/plan_push.py": "chunks",
     "jobs/pull_suppressions.py": "suppressions",

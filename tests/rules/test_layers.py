@@ -23,6 +23,7 @@ ONE_MODULE = {
     "boto3": "jobs/lake/s3_storage.py",
     "great_expectations": "jobs/quality/gates.py",
     "lightfm": "jobs/ranking/hybrid.py",
+    "numba": "jobs/compiled.py",
     "sparse_dot_topn": "jobs/ranking/sparse_product.py",
 }
 

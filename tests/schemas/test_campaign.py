@@ -123,3 +123,23 @@ def test_a_template_names_the_fields_of_its_campaign():
     assert own_fields(text, "ryml") == text
     for name in all_fields(30):  # a field that the template does not get the prefix of would be another campaign's
         assert own_fields("{{" + name + "}}", "other") == "{{" + own_field(name, "other") + "}}"
+
+
+def test_mail_send_needs_a_sender_and_leaves_in_time(tmp_path):
+    assert campaign(tmp_path).push.method == "contacts"
+    method = LEAST + '[push]\nmethod = "mail_send"\n'
+    sender = '[mail_send]\nfrom_email = "shop@example.com"\npostal_address = "1 Example Street"\n'
+    with pytest.raises(ConfigError, match=r"mail_send\.from_email and mail_send\.postal_address not given"):
+        campaign(tmp_path, method)
+    with pytest.raises(ConfigError, match=r"deadline_minutes 240: .* leave 15 minutes after that"):
+        campaign(tmp_path, method + sender)
+    found = campaign(tmp_path, method + "deadline_minutes = 45\n" + sender)
+    assert (found.push.method, found.mail_send.from_email) == ("mail_send", "shop@example.com")
+    for wrong in ("größe@example.com", "shop", "a b@example.com"):
+        with pytest.raises(ConfigError, match="from_email"):
+            campaign(tmp_path, method + "deadline_minutes = 45\n" + sender.replace("shop@example.com", wrong))
+    with pytest.raises(ConfigError, match="method"):
+        campaign(tmp_path, LEAST + '[push]\nmethod = "post"\n')
+    # It writes no contact fields, so that it is in no other campaign's way.
+    assert clashes([campaign(tmp_path), campaign(tmp_path, name="two")])
+    assert not clashes([found, campaign(tmp_path, name="two")])

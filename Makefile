@@ -133,8 +133,9 @@ bench-quality: install-dev ## recall and ndcg of ryml beside the usual libraries
 bench-recommend: install-dev ## fold and recommend for USERS users (1,000,000), beside implicit and Spark ALS
 	@PYTHONPATH=. $(python) -m bench.recommend --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
 
-bench-push: install-dev ## users per second, requests, bytes, CPU and memory of the push, beside a plain loop over the SDK
+bench-push: install-dev ## users per second, requests, bytes, CPU and memory of the push, beside a plain loop over the SDK; and a push that is killed
 	@PYTHONPATH=. $(python) -m bench.push --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000) $(ARGS)
+	@PYTHONPATH=. $(python) -m bench.push_resume --users $(if $(filter command line,$(origin USERS)),$(USERS),1000000)
 
 bench-cold: install-dev ## items and users without history: the hybrid model beside popularity, on real data (DATA=folder)
 	@$(python) bench/cold_start.py $(if $(DATA),--data '$(DATA)') $(ARGS)

@@ -11,6 +11,7 @@ Run: python -m bench.push [--users 1000000] [--loop-users 100000]
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import multiprocessing
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -211,12 +213,13 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main(users: int, loop_users: int) -> None:
-    """Print one line a push."""
+@contextlib.contextmanager
+def serving() -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
+    """Run a rehearsal provider without limits; give an empty folder that holds its state, its host and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    host, context = f"http://127.0.0.1:{port}", multiprocessing.get_context("spawn")
+    host = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "key").write_text("SG.bench")
         command = [sys.executable, "-m", "jobs.serve_rehearsal", "--port", str(port), "--key-file", f"{folder}/key"]
@@ -224,33 +227,40 @@ def main(users: int, loop_users: int) -> None:
         server = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ))
         try:
             wait_for(host)
-            write_inputs(Lake.open(f"{folder}/lake", buckets=BUCKETS), users)
-            tomorrow = DATE + dt.timedelta(days=1)
-            pushes = [
-                ("sdk loop", sdk_loop, (folder, host, loop_users)),
-                ("full", push_night, (folder, host, DATE, "bench", 0.0, True, "contacts")),
-                ("full, csv", push_night, (folder, host, DATE, "bench_csv", 0.0, True, "csv_import")),
-                ("3 % changed", push_night, (folder, host, tomorrow, "bench", CHANGED_SHARE, False, "contacts")),
-            ]
-            found = {}
-            print(f"load {os.getloadavg()[0]:.1f}, {users:,} users, {SLOTS} items x 4 fields")
-            for name, work, arguments in pushes:
-                results, before = context.Queue(), cpu_of(server.pid)
-                process = context.Process(target=work, args=(*arguments, results))
-                process.start()
-                found[name] = one = results.get()
-                process.join()
-                print(line(name, one), f"provider CPU {cpu_of(server.pid) - before:.1f} s", flush=True)
+            yield folder, host, server
         finally:
             server.terminate()
             server.wait(timeout=30)
-        loop, full, file, delta = (found[name] for name in ("sdk loop", "full", "full, csv", "3 % changed"))
-        ratio = (full["users"] / full["cpu"]) / (loop["users"] / loop["cpu"])
-        print(f"users a CPU second, against the loop: {ratio:.1f}x; load {os.getloadavg()[0]:.1f}")
-        for what in ("bytes", "requests", "cpu", "seconds"):
-            print(f"full by file against full, {what}: {100 * file[what] / full[what]:.1f} %")
-        for what in ("bytes", "requests", "cpu", "seconds"):
-            print(f"3 % changed against full, {what}: {100 * delta[what] / full[what]:.1f} %")
+
+
+def main(users: int, loop_users: int) -> None:
+    """Print one line a push."""
+    context = multiprocessing.get_context("spawn")
+    with serving() as (folder, host, server):
+        write_inputs(Lake.open(f"{folder}/lake", buckets=BUCKETS), users)
+        tomorrow = DATE + dt.timedelta(days=1)
+        pushes = [
+            ("sdk loop", sdk_loop, (folder, host, loop_users)),
+            ("full", push_night, (folder, host, DATE, "bench", 0.0, True, "contacts")),
+            ("full, csv", push_night, (folder, host, DATE, "bench_csv", 0.0, True, "csv_import")),
+            ("3 % changed", push_night, (folder, host, tomorrow, "bench", CHANGED_SHARE, False, "contacts")),
+        ]
+        found = {}
+        print(f"load {os.getloadavg()[0]:.1f}, {users:,} users, {SLOTS} items x 4 fields")
+        for name, work, arguments in pushes:
+            results, before = context.Queue(), cpu_of(server.pid)
+            process = context.Process(target=work, args=(*arguments, results))
+            process.start()
+            found[name] = one = results.get()
+            process.join()
+            print(line(name, one), f"provider CPU {cpu_of(server.pid) - before:.1f} s", flush=True)
+    loop, full, file, delta = (found[name] for name in ("sdk loop", "full", "full, csv", "3 % changed"))
+    ratio = (full["users"] / full["cpu"]) / (loop["users"] / loop["cpu"])
+    print(f"users a CPU second, against the loop: {ratio:.1f}x; load {os.getloadavg()[0]:.1f}")
+    for what in ("bytes", "requests", "cpu", "seconds"):
+        print(f"full by file against full, {what}: {100 * file[what] / full[what]:.1f} %")
+    for what in ("bytes", "requests", "cpu", "seconds"):
+        print(f"3 % changed against full, {what}: {100 * delta[what] / full[what]:.1f} %")
 
 
 def line(name: str, one: dict[str, float]) -> str:

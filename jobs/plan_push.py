@@ -28,7 +28,7 @@ from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
 from jobs.delivery.push_method import MAIL_SEND
-from jobs.delivery.ramp import ramp_offsets
+from jobs.delivery.ramp import last_end, ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
 from jobs.lake.lake import Attempt, Lake
@@ -158,7 +158,7 @@ def main(
     recipients_before = books.recipients_before(this_run, SENDS_COMPARED)
     _check_gates(manifest, recipients_before, settings, books, override)
     users_per_second = _users_per_second(manifest, push, method_asked)
-    chunks = _chunks(manifest, users_per_second, push.ramp_minutes)
+    chunks = _chunks(manifest, push.ramp_users_per_second(users_per_second), push.ramp_minutes)
     if manifest.metrics["upsert"] == 0:
         chunks = []  # nobody is mailed, so nobody is cleared either: that waits for a night with a send
     counts = {action: int(manifest.metrics[action]) for action in PLAN_ACTIONS}
@@ -222,14 +222,15 @@ def _users_per_second(manifest: Manifest, push: PushSettings, method: PushMethod
     return push.requests_per_second / REQUESTS_PER_FILE * max(1.0, float(np.mean(users or [1])))
 
 
-def _chunks(manifest: Manifest, users_per_second: float, ramp_minutes: int) -> list[ChunkPlan]:
+def _chunks(manifest: Manifest, ramp: tuple[float, float], ramp_minutes: int) -> list[ChunkPlan]:
     """Number the parts of all buckets, in order, and give each its start."""
     parts = [
         (int(bucket), part, users)
         for bucket, counts in sorted(manifest.metrics["parts"].items(), key=lambda pair: int(pair[0]))
         for part, users in enumerate(counts)
     ]
-    offsets = ramp_offsets([users for _, _, users in parts], full_rate=users_per_second, ramp_minutes=ramp_minutes)
+    start, full = ramp
+    offsets = ramp_offsets([users for _, _, users in parts], start=start, full=full, ramp_minutes=ramp_minutes)
     return [
         ChunkPlan(number, bucket, part, users, offset)
         for number, ((bucket, part, users), offset) in enumerate(zip(parts, offsets, strict=True))
@@ -259,9 +260,8 @@ def _forecast(
     """Say when the last chunk will be pushed, if all of them carry content and the provider keeps up."""
     if not chunks:
         return {}
-    seconds = sum(chunk.users for chunk in chunks) / users_per_second
-    last = chunks[-1]
-    seconds = max(seconds, last.offset_seconds + last.users / users_per_second)
+    users, offsets = [chunk.users for chunk in chunks], [chunk.offset_seconds for chunk in chunks]
+    seconds = last_end(users, offsets, users_per_second=users_per_second)
     end_at, deadline_at = (start_at + dt.timedelta(seconds=s) for s in (seconds, deadline_minutes * 60))
     text = end_at.isoformat(timespec="seconds")
     if end_at > deadline_at:

@@ -105,12 +105,12 @@ def user_fields(lake: Lake, settings: Campaign, ledger: Ledger, date: dt.date, u
         slot_rows=[np.array([rows[slot] if slot < len(rows) else -1]) for slot in range(settings.slots)],
         counts=np.array([len(rows)]),
         contents=uids,
-        fragments=slot_fragments(item_values(catalog), shown, own, urls=urls),
+        fragments=slot_fragments(item_values(catalog), shown, own, blank=settings.push.blank, urls=urls),
         field_ids=own,
         run=date.isoformat(),
     )
-    fields: dict[str, str] = json.loads(contact[0].as_py())["custom_fields"]
-    return fields
+    fields: dict[str, str | None] = json.loads(contact[0].as_py())["custom_fields"]
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command_line import add_ledger, job_parser, run
+from jobs.delivery import shared_pace
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.mail_book import MailBook
 from jobs.delivery.override_book import overrides_of
@@ -33,7 +34,7 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(*, lake: str, date: dt.date, run_id: str, campaign: Path, ledger: str) -> dict[str, Any]:
-    """Return the plan's counts, chunks and requests by state, calls by outcome, the send, and the last failures."""
+    """Return the plan's counts, chunks, requests and calls by state, the pace, the send, and the last failures."""
     settings = load_campaign(campaign)
     return show_delivery(Ledger(ledger, utc_now), Run(settings.name, date))
 
@@ -46,6 +47,8 @@ def show_delivery(ledger: Ledger, run_: Run) -> dict[str, Any]:
     digest, chunks, start_at = ledger.plan(run_)
     book, deadline_at, send = RequestBook(ledger, run_), ledger.deadline(run_), ledger.send(run_)
     history = book.history()
+    with ledger.reading() as connection:
+        pace = shared_pace.describe(connection, run_)
     requests = [request for chunk in chunks for request in book.of_chunk(chunk.chunk)]
     return {
         "rows": sum(chunk.users for chunk in chunks),
@@ -58,6 +61,7 @@ def show_delivery(ledger: Ledger, run_: Run) -> dict[str, Any]:
         "requests": dict(Counter(request.state for request in requests)),
         "calls": dict(Counter(f"{call['operation']} {call['outcome']}" for call in history)),
         "last_failures": [call for call in history if call["outcome"] in ("failed", "unknown")][-_LAST_CALLS:],
+        "pace": pace,
         "is_reconciled": ledger.is_reconciled(run_),
         "stopped_reason": ledger.stopped_reason(run_),
         "overrides": overrides_of(ledger, run_),

@@ -18,7 +18,7 @@ from schemas.cold_start import HybridSettings, TrendingSettings
 from schemas.delivery_gates import DeliveryGates
 from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
-from schemas.mail_fields import DEFAULT_PREFIX
+from schemas.mail_fields import BLANK, DEFAULT_PREFIX, NEUTRAL
 from schemas.mail_send import HOLD_MINUTES, MailSendSettings
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
@@ -30,6 +30,8 @@ CONTACT_METHODS: Final = ("contacts", "csv_import")
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
+START_SHARE: Final = 0.05  # of the full rate, where a ramp starts unless the campaign says
+_BLANKS: Final = {"empty": NEUTRAL, "null": None, "dash": BLANK}
 
 
 class _Settings(BaseModel):
@@ -72,9 +74,37 @@ class PushSettings(_Settings):
     # The same of csv_import, where a chunk is a file: SendGrid takes a million rows in one.
     file_users: Annotated[int, Field(ge=1, le=1_000_000)] = 200_000
     ramp_minutes: Annotated[int, Field(ge=0, le=1440)] = 60
+    # What the ramp rises from, and to. None: 5 % of the full rate, and what requests_per_second lets through. After the
+    # ramp that limit alone sets the pace.
+    start_users_per_second: Annotated[float, Field(gt=0)] | None = None
+    full_users_per_second: Annotated[float, Field(gt=0)] | None = None
     # After the plan's start: what is not pushed by then expires, and its users are not mailed that day.
     deadline_minutes: Annotated[int, Field(ge=1, le=2880)] = 240
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 1.5  # SendGrid's last published figure
+    # What stands in unused slots, and in all of a user who is cleared: what the provider takes for nothing. `empty`:
+    # empty text. `null` (in a file the same), where it removes the value; `dash`: "-", where both leave the old one.
+    clear_with: Literal["empty", "null", "dash"] = "empty"
+
+    @property
+    def blank(self) -> str | None:
+        """What is written where there is nothing."""
+        return _BLANKS[self.clear_with]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        start, full = self.start_users_per_second, self.full_users_per_second
+        if start is not None and full is not None and start > full:
+            raise ValueError(
+                f"start_users_per_second {start:g} is more than full_users_per_second {full:g}; a ramp rises: lower "
+                "the first, or raise the second"
+            )
+        return self
+
+    def ramp_users_per_second(self, limit: float) -> tuple[float, float]:
+        """What the ramp rises from, and to, where the rate limit lets `limit` users a second through."""
+        start, full = self.start_users_per_second, self.full_users_per_second
+        full = max(limit, start or 0.0) if full is None else full
+        return START_SHARE * full if start is None else start, full
 
     def users_of_chunk(self, method: PushMethod) -> int:
         """How many users one task pushes by that method, at most."""

@@ -21,7 +21,7 @@ from jobs.delivery.sheet import Column, Sheet
 from jobs.delivery.used_rows import places_in, used_rows
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
-from schemas.mail_fields import SLOT_PARTS
+from schemas.mail_fields import NEUTRAL, SLOT_PARTS
 from schemas.tables import RECEIPTS
 
 Rows = npt.NDArray[np.int64]
@@ -48,8 +48,8 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, fields: Provid
     used = used_rows(rows.slot_rows, len(rows.catalog))
     slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
     catalog = rows.catalog.take(pa.array(used))
-    values = item_values(catalog)
-    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
+    values, blank = item_values(catalog), delivery.campaign.push.blank
+    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS], blank))
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
     tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
@@ -62,7 +62,9 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, fields: Provid
     urls = linked_urls(catalog.take(pa.array(some)), carried, tokens)
     texts = {part: column.take(pa.array(some)) for part, column in values.items()}
     writer: _Json | _Csv = (
-        _Json(fields) if fields.email_id is None else _Csv(fields, fields.email_id, delivery.campaign.slots)
+        _Json(fields, blank)
+        if fields.email_id is None
+        else _Csv(fields, blank, fields.email_id, delivery.campaign.slots)
     )
     fragments = writer.fragments(texts, carried, urls)
     run_text = delivery.run.send_date.isoformat()
@@ -98,14 +100,14 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, fields: Provid
 class _Json:
     """Contacts as JSON objects, which name their fields themselves."""
 
-    def __init__(self, fields: ProviderFields) -> None:
-        self._ids = fields.ids
+    def __init__(self, fields: ProviderFields, blank: str | None) -> None:
+        self._ids, self._blank = fields.ids, blank
         self.columns: Sequence[Sequence[Column]] = ()
 
     def fragments(
         self, texts: Mapping[str, pa.StringArray], slot_rows: Sequence[Rows], urls: Sequence[pa.StringArray]
     ) -> list[pa.StringArray]:
-        return slot_fragments(texts, slot_rows, self._ids, urls=urls)
+        return slot_fragments(texts, slot_rows, self._ids, blank=self._blank, urls=urls)
 
     def contacts(self, **of: Any) -> pa.StringArray:
         return render_contacts(**of, field_ids=self._ids)
@@ -117,7 +119,8 @@ class _Json:
 class _Csv:
     """Contacts as lines of a file, whose columns the import's request maps to fields."""
 
-    def __init__(self, fields: ProviderFields, email_id: str, slots: int) -> None:
+    def __init__(self, fields: ProviderFields, blank: str | None, email_id: str, slots: int) -> None:
+        self._blank = blank or NEUTRAL  # a file has no null
         content, stamp = (
             ((email_id, ADDRESS), *((fields.ids[name], fields.own_names[name]) for name in names))
             for names in (content_fields(slots), STAMP_FIELDS)
@@ -127,7 +130,7 @@ class _Csv:
     def fragments(
         self, texts: Mapping[str, pa.StringArray], slot_rows: Sequence[Rows], urls: Sequence[pa.StringArray]
     ) -> list[pa.StringArray]:
-        return csv_fragments(texts, slot_rows, urls=urls)
+        return csv_fragments(texts, slot_rows, blank=self._blank, urls=urls)
 
     def contacts(self, **of: Any) -> pa.StringArray:
         return csv_contacts(**of)

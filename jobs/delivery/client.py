@@ -39,6 +39,18 @@ class ImportJob:
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """What an answer said of the provider's limit: so many requests a window, of which some remain until its reset.
+
+    Units: reset_at in Unix time.
+    """
+
+    limit: int
+    remaining: int
+    reset_at: float
+
+
+@dataclass(frozen=True)
 class ImportPlace:
     """Where the file of an import job is to be put. Whoever has the address can write there: it goes into no log."""
 
@@ -93,6 +105,9 @@ class SingleSendStats:
 
 class MailProvider(MailSender, Protocol):
     """An e-mail provider that holds contacts with custom fields and mails lists of them, or mails without contacts."""
+
+    def rate_limit(self) -> RateLimit | None:
+        """Give what the last answer to this thread said of the limit of what it had asked; None if it said nothing."""
 
     def ensure_fields(self, names: Sequence[str]) -> dict[str, str]:
         """Map field names to the provider's ids, creating text fields that are missing.

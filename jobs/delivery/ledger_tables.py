@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 3  # of these tables; a ledger of another version is refused
+SCHEMA_VERSION: Final = 4  # of these tables; a ledger of another version is refused
 
 metadata = sa.MetaData()
 
@@ -83,9 +83,16 @@ paces = sa.Table(
     "paces",
     metadata,
     *_run_columns(),
-    sa.Column("next_at", sa.Float, nullable=False),  # Unix time before which no further request may leave
+    sa.Column("last_at", sa.Float, nullable=False),  # Unix time that the last reservation is for
+    sa.Column("reserved", sa.Integer, nullable=False),  # so many so far: each has a number
     sa.Column("blocked_until", sa.Float, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),  # in a row, over all processes
+    sa.Column("requests_per_second", sa.Float),  # an operator's word; NULL: the campaign's
+    # What the provider said of its limit in the window that ends at reset_at; NULL: nothing, or the window is over.
+    sa.Column("reset_at", sa.Float),
+    sa.Column("rate_limit", sa.Integer),
+    sa.Column("remaining", sa.Integer),  # the least that an answer of this window said
+    sa.Column("answered", sa.Integer),  # the highest number among the requests that these answers were to
 )
 sends = sa.Table(
     "sends",

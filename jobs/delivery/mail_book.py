@@ -86,7 +86,7 @@ class MailBook(RequestBook):
         """
         with self.ledger.writing() as connection:
             self.ledger.check_epoch(connection, self.run, claim)
-            return shared_pace.reserve(connection, self.ledger, self.run, requests_per_second)
+            return shared_pace.reserve(connection, self.ledger, self.run, requests_per_second).leave_at
 
     def intend_mails(
         self, claim: Claim, request: int, *, sha256: str, size: int, mails: int, receipt: Mapping[str, Any]

@@ -2,7 +2,7 @@
 
 | answer | means | what is done |
 |---|---|---|
-| 202 and other 2xx | accepted, not stored | an import job is polled to its end |
+| 202 and other 2xx | accepted, not stored | an import job is polled to its end; the pace follows X-RateLimit headers |
 | 400 | something in the request | halved down to the row, which is quarantined |
 | 401 with "credits" | the account has none left | stops; add credits |
 | 401, 403 | the key, or what it may do | stops |
@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_base, wait_random, wait_random_exponential
 
+from jobs.delivery.client import RateLimit
 from jobs.delivery.ledger import Claim
 from jobs.delivery.request_book import Outcome, RequestBook, Ticket
 from jobs.delivery.timing import Timing
@@ -52,13 +53,17 @@ class _ProviderWait(wait_base):
 
 @dataclass
 class ProviderCalls:
-    """Makes calls for one worker. With a claim, a worker that slept past its lease asks the ledger before it writes."""
+    """Makes calls for one worker. With a claim, a worker that slept past its lease asks the ledger before it writes.
+
+    `rate_limit` tells what the last answer said of the provider's limit: the pace of paced calls follows it.
+    """
 
     book: RequestBook
     timing: Timing
     claim: Claim | None = None
     deadline: datetime | None = None
     requests_per_second: float | None = None
+    rate_limit: Callable[[], RateLimit | None] = lambda: None
     _verified_at: float = field(init=False, default=float("-inf"))
 
     @property
@@ -134,15 +139,24 @@ class ProviderCalls:
             self.wait(ticket.leave_at - self.timing.clock().timestamp())
         self._beat(LEASE_SECONDS / 2)
         try:
-            return call()
+            answer = call()
         except RetryableMailError as error:
+            self._follow(ticket)
             block = error.retry_after_seconds if is_paced else None
             outcome: Outcome = "unknown" if error.may_have_acted else "failed"
             self.book.end_call(ticket, outcome, str(error)[:_DETAIL_CHARACTERS], is_paced=is_paced, block_seconds=block)
             raise
         except MailError as error:
+            self._follow(ticket)
             self.book.end_call(ticket, "failed", str(error)[:_DETAIL_CHARACTERS])
             raise
+        self._follow(ticket)
+        return answer
+
+    def _follow(self, ticket: Ticket) -> None:
+        """Let the run's pace follow what the answer said of the provider's limit."""
+        if ticket.number is not None and (said := self.rate_limit()) is not None:
+            self.book.heard_limit(ticket, said)
 
     def _beat(self, older_than_seconds: float) -> None:
         """Ask the ledger whether the claim holds, if that was not known within the last seconds.

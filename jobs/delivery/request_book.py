@@ -12,6 +12,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from jobs.delivery import shared_pace
+from jobs.delivery.client import RateLimit
 from jobs.delivery.ledger import Claim, Ledger, Run
 from jobs.delivery.ledger_tables import calls, plans, requests
 from schemas.errors import GateError
@@ -35,12 +36,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Ticket:
-    """A call that was written down and may leave at an instant (Unix time)."""
+    """A call that was written down and may leave at an instant (Unix time); `number` is its place in the run's pace."""
 
     call: int
     operation: str
     subject: str
     leave_at: float
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ class RequestBook:
                 shared_pace.failed(connection, self.ledger, self.run)
             if block_seconds is not None:
                 shared_pace.block(connection, self.ledger, self.run, block_seconds)
+
+    def heard_limit(self, ticket: Ticket, said: RateLimit) -> None:
+        """Let the run's pace follow what the answer to a paced call said of the provider's limit."""
+        if ticket.number is not None:
+            with self.ledger.writing() as connection:
+                shared_pace.heard(connection, self.ledger, self.run, ticket.number, said)
 
     def adopt(self, operation: str, subject: str) -> None:
         """Write down that something was found at the provider which this ledger did not make."""
@@ -203,10 +211,11 @@ class RequestBook:
             raise GateError(
                 f"{self.run.campaign} of {self.run.send_date} was cancelled ({reason}); nothing more leaves"
             )
-        leave_at = 0.0
+        leave_at, number = 0.0, None
         if requests_per_second is not None:
-            leave_at = shared_pace.reserve(connection, self.ledger, self.run, requests_per_second)
-        return Ticket(self._append(connection, operation, subject, "begun", None, ""), operation, subject, leave_at)
+            leave_at, number = shared_pace.reserve(connection, self.ledger, self.run, requests_per_second)
+        call = self._append(connection, operation, subject, "begun", None, "")
+        return Ticket(call, operation, subject, leave_at, number)
 
     def _end(self, connection: sa.Connection, ticket: Ticket, event: str, detail: str) -> None:
         self._append(connection, ticket.operation, ticket.subject, event, ticket.call, detail)

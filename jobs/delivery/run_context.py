@@ -80,8 +80,8 @@ class Delivery:
         """Make calls at the provider; those of a claimed chunk keep the run's pace and end at its deadline."""
         if claim is None:
             return ProviderCalls(self.book, self.timing)
-        pace = self.campaign.push.requests_per_second
-        return ProviderCalls(self.book, self.timing, claim, self.ledger.deadline(self.run), pace)
+        pace, deadline = self.campaign.push.requests_per_second, self.ledger.deadline(self.run)
+        return ProviderCalls(self.book, self.timing, claim, deadline, pace, self.provider.rate_limit)
 
     @classmethod
     def open(

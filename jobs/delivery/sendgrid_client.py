@@ -24,6 +24,7 @@ from jobs.delivery.client import (
     Contact,
     ImportJob,
     JobStatus,
+    RateLimit,
     SendStatus,
     SingleSend,
     SingleSendStats,
@@ -33,7 +34,7 @@ from jobs.delivery.sdk_transport import RequestBytes, Transport
 from jobs.delivery.sendgrid_account import SendGridAccount
 from jobs.delivery.sendgrid_imports import SendGridImports
 from jobs.delivery.sendgrid_mail_send import SendGridMailSend
-from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, wire_errors
+from jobs.delivery.wire import Clock, answer_error, is_loopback, make_opener, rate_limit, wire_errors
 from schemas.errors import ConfigError, NotFoundMailError, RejectedMailError, RetryableMailError
 
 DEFAULT_HOST: Final = "https://api.sendgrid.com"
@@ -83,6 +84,11 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
     def __repr__(self) -> str:
         """Show the host, never the key."""
         return f"SendGridProvider(host={self._host!r})"
+
+    def rate_limit(self) -> RateLimit | None:
+        """See MailProvider."""
+        found: RateLimit | None = getattr(self._local, "rate_limit", None)
+        return found
 
     # Fields and lists
 
@@ -353,17 +359,21 @@ class SendGridProvider(SendGridAccount, SendGridImports, SendGridMailSend):
         for segment in path:
             client = client._(quote(segment, safe=""))
         operation = f"{method} /v3/{'/'.join(path)}"
+        self._local.rate_limit = None  # of the call before
         with wire_errors(operation, self._clock):
             try:
-                return getattr(client, method.lower())(
+                answer = getattr(client, method.lower())(
                     request_body=None if body is None else RequestBytes(body),
                     query_params=query,
                     request_headers=None if body is None else {"Content-Type": CONTENT_TYPE},
                     timeout=self._timeout_seconds,
                 )
             except HTTPError as error:
+                self._local.rate_limit = rate_limit(error.headers)
                 found = answer_error(operation, error.status_code, error.body, error.headers, self._clock)
                 raise found from error
+        self._local.rate_limit = rate_limit(answer.headers)
+        return answer
 
     def _sdk(self) -> Any:
         """Give this thread's SDK client: one client's headers are shared by all calls that are made on it."""

@@ -50,14 +50,14 @@ class Sheet:
     def first_body(self, positions: Positions, guess_bytes: float = _FIRST_GUESS_BYTES) -> Body:
         """Render as many rows as fit into one request, from the first on; the body counts them from 0.
 
-        A little more is rendered than fits, never the whole chunk: memory holds one request.
+        A little more is rendered than fits, never the whole chunk: memory holds one request. Where a request ends does
+        not depend on the guess, so that a resumed push cuts as the one before did.
         """
         lists = self.lanes[int(self.lane[positions[0]])]
         while True:
             rows = min(int(payload.MAX_BYTES / guess_bytes * 1.02) + 1, payload.MAX_CONTACTS, len(positions))
             body = next(payload.cut_bodies(self.render(positions[:rows]), lists))
-            is_full = body.stop < rows or rows in (payload.MAX_CONTACTS, len(positions))
-            if is_full or body.size > 0.95 * payload.MAX_BYTES:
+            if body.stop < rows or rows in (payload.MAX_CONTACTS, len(positions)):
                 return body
             guess_bytes = body.size / body.stop  # these rows are smaller than those before: more of them fit
 

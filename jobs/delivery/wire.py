@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from jobs.delivery.client import RateLimit
 from schemas.errors import (
     BadContentMailError,
     MailAuthError,
@@ -120,6 +121,17 @@ def answer_error(operation: str, status: int, body: bytes, headers: Mapping[str,
         return RetryableMailError(f"{shown}; try again later", retry_after_seconds=wait, may_have_acted=status != 429)
     kind = _REFUSALS.get(status, RejectedMailError)
     return kind(f"{shown}; the same request will be refused again. Look at what was sent")
+
+
+def rate_limit(headers: Mapping[str, str] | Any) -> RateLimit | None:
+    """Read the three X-RateLimit headers of an answer; None unless all are there and whole numbers."""
+    found = (
+        [str(headers.get(f"X-RateLimit-{name}") or "") for name in ("Limit", "Remaining", "Reset")] if headers else []
+    )
+    if not found or not all(re.fullmatch(r"[0-9]{1,12}", text) for text in found):
+        return None
+    limit, remaining, reset_at = map(int, found)
+    return RateLimit(limit, remaining, float(reset_at))
 
 
 def _said(body: bytes) -> str:

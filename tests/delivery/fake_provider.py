@@ -137,6 +137,9 @@ class FakeProvider:
                 self.lists[list_id]["members"].add(email)
         job.status = "completed" if not job.refused else "errored" if len(job.refused) < len(job.contacts) else "failed"
 
+    def rate_limit(self):
+        return None
+
     # Fields and lists
 
     def ensure_fields(self, names):

@@ -120,7 +120,7 @@ def cleared_join_the_list(patch):
 
 def pace_of_each_process(patch):
     """Every process leaves as if it were alone."""
-    patch.setattr(shared_pace, "reserve", lambda connection, ledger, *_: ledger.now_seconds())
+    patch.setattr(shared_pace, "reserve", lambda connection, ledger, *_: shared_pace.Slot(ledger.now_seconds(), 0))
 
 
 def no_deadline(patch):

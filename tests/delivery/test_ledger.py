@@ -135,7 +135,7 @@ def test_a_ledger_of_another_version_is_refused(tmp_path):
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE plans (campaign TEXT)"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="version 1, this code writes 3"):
+    with pytest.raises(ConfigError, match="version 1, this code writes 4"):
         Ledger(url, lambda: NOW)
 
 

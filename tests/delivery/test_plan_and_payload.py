@@ -18,10 +18,12 @@ from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.payload import cut_bodies, item_values, render_contacts, slot_fragments, uid_texts
 from jobs.delivery.people_book import Erased
 from jobs.delivery.plan import plan_bucket
-from jobs.delivery.ramp import ramp_offsets
+from jobs.delivery.ramp import last_end, ramp_offsets
+from jobs.delivery.sheet import Sheet
 from jobs.lake.buckets import bucket_of, keyed_hash
 from jobs.reconcile_push import mirror_bucket
 from schemas.audience import AudienceSettings, ExperimentSettings, SegmentSettings, UserCondition
+from schemas.campaign import PushSettings
 from schemas.mail_fields import SLOT_PARTS, all_fields, slot_field
 from schemas.tables import CATALOG, CHUNKS, MIRROR, PLAN_REASONS, RECEIPTS, RECOMMENDATIONS, USERS
 
@@ -232,6 +234,28 @@ def test_bodies_stay_under_the_byte_limit(monkeypatch):
         list(cut_bodies(pa.array(["x" * 3_000]), []))
 
 
+def test_where_a_request_ends_does_not_depend_on_the_guess(monkeypatch):
+    """A resumed push begins with another guess of a row's size than the one before had: its bytes are the same."""
+    monkeypatch.setattr(payload, "MAX_BYTES", 2_000)
+    rows = pa.array([json.dumps({"email": "x" * (n % 37)}) for n in range(900)])
+    nobody = pa.nulls(len(rows), pa.string())
+    sheet = Sheet(
+        0,
+        nobody,
+        nobody,
+        nobody,
+        nobody,
+        nobody,
+        np.zeros(len(rows), np.int8),
+        ((),),
+        lambda positions: rows.take(pa.array(positions)),
+    )
+    for first in (0, 11, 500, 880):
+        positions = np.arange(first, len(rows))
+        bodies = {sheet.first_body(positions, guess).sha256 for guess in (1, 10, 25, 29, 30, 31, 32, 33, 40, 2_000)}
+        assert len(bodies) == 1
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from(TITLES)), max_size=6))
 def test_texts_in_batches_are_what_they_are_one_by_one(texts):
@@ -254,19 +278,56 @@ def test_the_bucket_hash_is_what_it_was():
     assert uid_texts(np.array([0, 255, 2**64 - 1], np.uint64)).to_pylist() == ["0" * 16, "0" * 14 + "ff", "f" * 16]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 5_000), min_size=1, max_size=60), st.integers(0, 90), st.floats(1, 500))
-def test_a_ramp_rises_and_is_never_faster_than_the_full_rate(users, minutes, full_rate):
-    offsets = ramp_offsets(users, full_rate=full_rate, ramp_minutes=minutes)
+rates = st.tuples(st.floats(0.5, 500), st.floats(0.5, 500)).map(sorted)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(1, 5_000), min_size=2, max_size=60), st.integers(0, 90), rates, st.booleans())
+def test_a_ramp_rises_linearly_from_its_start_to_its_full_rate(users, minutes, rates, is_flat):
+    start, full = (rates[1], rates[1]) if is_flat else rates
+    offsets = ramp_offsets(users, start=start, full=full, ramp_minutes=minutes)
+    before, seconds = np.cumsum([0, *users[:-1]]), minutes * 60
+    assert len(offsets) == len(users)
     assert offsets[0] == 0
     if minutes == 0:
         assert set(offsets) == {0.0}
         return
-    gaps = np.diff(offsets)
-    assert (gaps > 0).all()
-    rates = np.array(users[:-1]) / gaps if len(users) > 1 else np.array([])
-    assert (rates <= full_rate * (1 + 1e-9)).all()
-    assert (rates >= full_rate * 0.05 * (1 - 1e-9)).all()
+    # By construction: so many users as the area under the line from `start` to `full` have had their time.
+    at = np.array(offsets)
+    area = start * at + (full - start) / seconds * at**2 / 2
+    whole = (start + full) / 2 * seconds
+    assert area == pytest.approx(np.minimum(before, whole), rel=1e-6)
+    assert (at <= seconds).all()
+    assert (at[before >= whole] == seconds).all()  # after the ramp the limit alone sets the pace
+
+
+def test_a_ramp_on_paper():
+    """0 to 60 s from 1 to 3 users a second: 1·t + t²/60 is 40 at 27.446 s, 120 by its end."""
+    assert ramp_offsets([40, 80, 500, 9], start=1, full=3, ramp_minutes=1) == pytest.approx(
+        [0, 27.446, 60, 60], abs=1e-3
+    )
+    assert ramp_offsets([30, 30, 60, 9], start=2, full=2, ramp_minutes=1) == [0, 15, 30, 60]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 5_000), min_size=1, max_size=30), st.floats(1, 500), st.floats(1, 500))
+def test_the_forecast_follows_the_ramp_and_then_the_limit(users, full, limit):
+    offsets = ramp_offsets(users, start=full / 2, full=full, ramp_minutes=10)
+    end = last_end(users, offsets, users_per_second=limit)
+    # Whoever waits, waits for a place on the ramp; from then on nothing stands still.
+    expected = max(offset + sum(users[n:]) / limit for n, offset in enumerate(offsets))
+    assert end == pytest.approx(expected)
+    assert last_end(users, [0.0] * len(users), users_per_second=limit) == pytest.approx(sum(users) / limit)
+
+
+def test_a_campaign_says_what_its_ramp_rises_from_and_to():
+    assert PushSettings().ramp_users_per_second(6_000) == (300, 6_000)
+    assert PushSettings(full_users_per_second=100).ramp_users_per_second(6_000) == (5, 100)
+    assert PushSettings(start_users_per_second=9, full_users_per_second=9).ramp_users_per_second(6_000) == (9, 9)
+    assert PushSettings(start_users_per_second=9).ramp_users_per_second(6_000) == (9, 6_000)
+    assert PushSettings(start_users_per_second=9).ramp_users_per_second(3) == (9, 9)  # the limit paces it all the same
+    with pytest.raises(ValueError, match="a ramp rises"):
+        PushSettings(start_users_per_second=2, full_users_per_second=1)
 
 
 def test_the_mirror_takes_what_was_confirmed_and_forgets_what_is_unsure():

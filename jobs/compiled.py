@@ -26,8 +26,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def plain(values: npt.NDArray[Any], kind: npt.DTypeLike) -> npt.NDArray[Any]:
     """Give an array as a compiled function takes it: contiguous, of one type, writable.
 
-    One form for all calls: a mapped, a strided or a read-only array would each have the function compiled once more,
-    and through read-only ones the ranking took a quarter longer. So those are copied, others only where they have to.
+    One form for all calls: a mapped, a strided or a read-only array would each have the function compiled once more.
     """
     array = np.ascontiguousarray(values, kind).view(np.ndarray)
     return array if array.flags.writeable else array.copy()

@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from jobs.command_line import run
 from jobs.delivery.client import SingleSendStats
 from jobs.delivery.people_book import withdrawn
-from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
@@ -81,7 +80,7 @@ def main(
     eligible = int(recommendations.metrics["eligible_items"]) if recommendations else None
     exposure, bought = _by_bucket(opened, receipts, following, mailed_at(delivery.campaign, date))
     planned = delivery.ledger.plan_counts(delivery.run)
-    if method_of(plan) == MAIL_SEND:
+    if delivery.ledger.method(delivery.run) == "mail_send":
         # The provider counts single sends; of Mail Send it says nothing but the events of each mail.
         reached = {f"mails_{outcome}": float(receipts.metrics[outcome]) for outcome in MAIL_OUTCOMES}
     else:

@@ -27,7 +27,6 @@ from jobs.delivery.override_book import note_override
 from jobs.delivery.people_book import Erased, erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.plan_gates import SENDS_COMPARED, strange_in_plan
-from jobs.delivery.push_method import MAIL_SEND
 from jobs.delivery.ramp import last_end, ramp_offsets
 from jobs.delivery.timing import utc_now
 from jobs.finish_build import finished_recommendations
@@ -95,7 +94,7 @@ def main(
     users = opened.manifest(Partition("users", date))
     suppressions = opened.manifest(Partition("suppressions", date, settings.name))
     yesterday = date - dt.timedelta(days=1)
-    mails = method_asked == MAIL_SEND
+    mails = method_asked == "mail_send"
     mirror = None if mails else opened.latest("mirror", up_to=yesterday, campaign=settings.name, days=MIRROR_DAYS)
     inputs = [recommendations, users, suppressions, *([mirror] if mirror else [])]
     push = settings.push if ramp_minutes is None else settings.push.model_copy(update={"ramp_minutes": ramp_minutes})
@@ -109,13 +108,7 @@ def main(
     gone = erased(books)
     chunk_users = push.users_of_chunk(method_asked)
     # The number of tombstones tells plans apart: there are only ever more of them.
-    parameters = {
-        "chunk_users": chunk_users,
-        "method": method_asked,  # the push goes by this, not by the file that may have changed since
-        "full": full,
-        "erased": len(gone),
-        **settings.audience_parameters(),
-    }
+    parameters = {"chunk_users": chunk_users, "full": full, "erased": len(gone), **settings.audience_parameters()}
     manifest = opened.reusable(partition, inputs=inputs, parameters=parameters)
     if manifest is None:
         from jobs.spark_session import map_parts, open_session
@@ -217,7 +210,7 @@ def _plan_bucket(
 def _users_per_second(manifest: Manifest, push: PushSettings, method: PushMethod) -> float:
     """How many users the request rate lets through: by file as many as a chunk has, for two requests."""
     if method != "csv_import":
-        return push.requests_per_second * (MAILS_PER_REQUEST if method == MAIL_SEND else CONTACTS_PER_REQUEST)
+        return push.requests_per_second * (MAILS_PER_REQUEST if method == "mail_send" else CONTACTS_PER_REQUEST)
     users = [users for counts in manifest.metrics["parts"].values() for users in counts]
     return push.requests_per_second / REQUESTS_PER_FILE * max(1.0, float(np.mean(users or [1])))
 

@@ -22,7 +22,6 @@ from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
 from jobs.delivery.provider_calls import LEASE_SECONDS, ProviderCalls
 from jobs.delivery.push_mails import push_mails
-from jobs.delivery.push_method import MAIL_SEND, method_of
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
@@ -107,7 +106,7 @@ def _push(delivery: Delivery, claim: Claim) -> Claim:
     rendered_at = delivery.timing.clock()
     calls = delivery.calls(claim)
     files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan)
-    push = push_mails if method_of(plan) == MAIL_SEND else _push_contacts
+    push = push_mails if delivery.ledger.method(delivery.run) == "mail_send" else _push_contacts
     is_done, counts = push(delivery, claim, rows, calls, files)
     outcomes = (*RECEIPT_OUTCOMES, *MAIL_OUTCOMES)
     counts["expired"] = claim.plan.users - sum(counts.get(outcome, 0) for outcome in dict.fromkeys(outcomes))

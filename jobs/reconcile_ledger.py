@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
-from jobs.delivery.push_method import is_by_mail_send
 from jobs.delivery.release_mails import cancel_batch
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.quality.reasons import refuse_empty_reason
@@ -43,7 +42,7 @@ def reconcile_ledger(delivery: Delivery, reason: str) -> dict[str, Any]:
     refuse_empty_reason(reason, "what happened to the ledger")
     ledger, book, provider, calls = delivery.ledger, delivery.book, delivery.provider, delivery.calls()
     ledger.plan(delivery.run)
-    if is_by_mail_send(delivery):
+    if delivery.ledger.method(delivery.run) == "mail_send":
         return _give_up_mails(delivery, reason)
     name = delivery.campaign.send_name(delivery.run.send_date)
     list_id = calls.repeat(lambda: provider.find_list(name))

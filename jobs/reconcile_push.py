@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from jobs.command_line import run
 from jobs.delivery.ledger import ChunkPlan
 from jobs.delivery.people_book import withdrawn
-from jobs.delivery.push_method import is_by_mail_send
 from jobs.delivery.read_back import check_sample
 from jobs.delivery.receipt_files import receipts_attempt
 from jobs.delivery.reconcile_mails import reconcile_mails
@@ -60,7 +59,7 @@ def reconcile(delivery: Delivery) -> dict[str, Any]:
     """Balance the books of a push, publish receipts and mirror, and open the barrier; return the counts."""
     lake, run_ = delivery.lake, delivery.run
     digest, _, _ = delivery.ledger.plan(run_)
-    if is_by_mail_send(delivery):
+    if delivery.ledger.method(delivery.run) == "mail_send":
         return reconcile_mails(delivery, exclusion_lag(delivery.ledger.chunk_counts(run_)))
     files: list[FileEntry] = []
     counts: Counter[str] = Counter(dict.fromkeys((*RECEIPT_OUTCOMES, "expired", "requests"), 0))

@@ -18,7 +18,6 @@ from jobs.delivery.client import SingleSend
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.people_book import withdrawn
 from jobs.delivery.provider_calls import ProviderCalls
-from jobs.delivery.push_method import is_by_mail_send
 from jobs.delivery.release_mails import release_mails
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list, lost_ledger
@@ -65,7 +64,7 @@ def schedule_send(delivery: Delivery, not_after: dt.datetime | None = None) -> d
         raise GateError(
             f"{run_.campaign} of {run_.send_date} was not reconciled; run reconcile_push first. Nothing was sent"
         )
-    if is_by_mail_send(delivery):
+    if delivery.ledger.method(delivery.run) == "mail_send":
         return release_mails(delivery, not_after)
     calls = ProviderCalls(delivery.book, delivery.timing, deadline=not_after)
     send = delivery.ledger.send(run_)

@@ -10,10 +10,11 @@ from scipy import sparse
 
 from jobs.backtest.split import Split
 from jobs.lake.list_columns import rank_within
+from jobs.ranking.capped_lists import capped_lists
 from jobs.ranking.item_model import fit
 from jobs.ranking.metrics import RankingFigures, measure
 from jobs.ranking.neighbours import Together, co_occurring, rows_of
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import check_finite
 from schemas.item_models import ItemModelSettings
 from schemas.training import TrainingSettings
 
@@ -21,7 +22,6 @@ AT: Final = 20  # lists are as long as those that get published; measures count 
 SHORT_DEPTH: Final = 20  # items per list of the published table
 _BLOCK_ITEMS: Final = 2_000
 _USERS: Final = 10_000  # test users that are ranked at a time
-_PENALTY: Final = np.float32(1e12)
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,10 @@ def shortened(lists: sparse.csr_array, depth: int) -> sparse.csr_array:
 
 def measured(correlations: sparse.csr_array, split: Split) -> RankingFigures:
     """Rank for every test user as serving does, and compare with what they took up."""
-    below = _with_penalty(correlations)
+    check_finite(correlations, split.history)
     known_by = _known_by(split.learn)
     ranked = [
-        top_n_product(
-            sparse.hstack([split.history[rows], split.excluded[rows]], format="csr", dtype=np.float32), below, AT
-        )
-        for rows in _batches(split.test_users)
+        capped_lists(split.history[rows], correlations, split.excluded[rows], AT) for rows in _batches(split.test_users)
     ]
     return measure(stacked(ranked), split.truth, AT, known_by).figures()
 
@@ -122,15 +119,7 @@ def popular_lists(learn: sparse.csr_array, excluded: sparse.csr_array, n: int) -
         (counts[top], top.astype(np.int32), np.array([0, len(top)], np.int32)), shape=(1, items), dtype=np.float32
     )
     everybody = sparse.csr_array(np.ones((excluded.shape[0], 1), np.float32))
-    return top_n_product(
-        sparse.hstack([everybody, excluded], format="csr", dtype=np.float32), _with_penalty(popular), n
-    )
-
-
-def _with_penalty(lists: sparse.csr_array) -> sparse.csr_array:
-    penalty = sparse.diags_array(np.full(lists.shape[1], -_PENALTY, np.float32), format="csr")
-    below: sparse.csr_array = sparse.vstack([lists, penalty], format="csr", dtype=np.float32)
-    return below
+    return capped_lists(everybody, popular, excluded, n)
 
 
 def _known_by(learn: sparse.csr_array) -> npt.NDArray[np.float64]:

@@ -17,9 +17,10 @@ from jobs.lake.lake import Attempt
 from jobs.lake.list_columns import flat, lengths, rank_within
 from jobs.lake.manifest import FileEntry
 from jobs.quality.figures import Figures, Observed, observe
+from jobs.ranking.capped_lists import capped_lists
 from jobs.ranking.item_model import ItemModel
 from jobs.ranking.neighbours import rows_of
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import check_finite
 from schemas.contracts import CONTRACTS
 from schemas.errors import StorageError
 from schemas.item_models import ItemModelSettings
@@ -29,7 +30,6 @@ SAMPLED_ROWS: Final = 8  # of a block of 2,000 items; each costs 1 to 20 ms
 _SAMPLED_USERS: Final = 2_000
 LEAST_USERS: Final = 100  # with fewer a hit rate is a matter of luck
 _SEED: Final = 20_260_101
-_PENALTY: Final = np.float32(1e12)
 
 TOO_FEW: Final = {"hit_rate_of_popularity": f"fewer than {LEAST_USERS} users have three items"}
 
@@ -126,12 +126,8 @@ def hit_rate_of_popularity(interactions: sparse.csr_array, correlations: sparse.
     hidden[order[rank_within(row[order]) == 0]] = True
     history, truth = _part(chosen, ~hidden), chosen.indices[hidden]
     ones = sparse.csr_array((np.ones(history.nnz, np.float32), history.indices, history.indptr), shape=history.shape)
-    penalty = sparse.diags_array(np.full(history.shape[1], -_PENALTY, np.float32), format="csr")
-    ranked = top_n_product(
-        sparse.hstack([ones, ones], format="csr", dtype=np.float32),
-        sparse.vstack([correlations, penalty], format="csr", dtype=np.float32),
-        AT,
-    )
+    check_finite(correlations)
+    ranked = capped_lists(ones, correlations, history, AT)
     popular = _hits(popular_lists(interactions, ones, AT), truth)
     # Where not even one user likes what all like, one hit is enough to be better.
     return _hits(ranked, truth) / max(popular, 0.5)

@@ -9,19 +9,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.delivery.addresses import LINK_KEY, UID_KEY
+from jobs.delivery.chunk_contents import ChunkContents
 from jobs.delivery.chunk_rows import ChunkRows
-from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.csv_rows import ADDRESS, STAMP_FIELDS, content_fields, csv_contacts, csv_fragments, csv_stamps
 from jobs.delivery.ledger import Claim
-from jobs.delivery.link_tokens import LinkTokens
-from jobs.delivery.payload import item_values, linked_urls, render_contacts, render_stamps, slot_fragments
+from jobs.delivery.payload import linked_urls, render_contacts, render_stamps, slot_fragments
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sheet import Column, Sheet
 from jobs.delivery.used_rows import places_in, used_rows
-from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
-from schemas.mail_fields import NEUTRAL, SLOT_PARTS
+from schemas.mail_fields import NEUTRAL
 from schemas.tables import RECEIPTS
 
 Rows = npt.NDArray[np.int64]
@@ -44,23 +41,19 @@ def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, fields: Provid
     Who holds the very content already is only stamped: the send's date, and the digest that it expects. Rows are lines
     of a file if the address's field is given, else JSON.
     """
-    uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    used = used_rows(rows.slot_rows, len(rows.catalog))
-    slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
-    catalog = rows.catalog.take(pa.array(used))
-    values, blank = item_values(catalog), delivery.campaign.push.blank
-    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS], blank))
+    blank = delivery.campaign.push.blank
+    shown = ChunkContents.of(delivery, rows, blank)
+    uids, catalog, contents = shown.uids, shown.catalog, shown.contents
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)
-    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
     # Only what somebody's content has to carry is rendered: on most nights a small part of the catalog.
-    carrying = [np.where(lane == CONTENT, slot, -1) for slot in slot_rows]
+    carrying = [np.where(lane == CONTENT, slot, -1) for slot in shown.slot_rows]
     some = used_rows(carrying, len(catalog))
     carrying = [places_in(some, slot, len(catalog)) for slot in carrying]
     carried = [used_rows([slot], len(some)) for slot in carrying]
     slot_rows = [places_in(items, slot, len(some)) for items, slot in zip(carried, carrying, strict=True)]
-    urls = linked_urls(catalog.take(pa.array(some)), carried, tokens)
-    texts = {part: column.take(pa.array(some)) for part, column in values.items()}
+    urls = linked_urls(catalog.take(pa.array(some)), carried, shown.tokens)
+    texts = {part: column.take(pa.array(some)) for part, column in shown.values.items()}
     writer: _Json | _Csv = (
         _Json(fields, blank)
         if fields.email_id is None

@@ -7,22 +7,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from jobs.delivery.addresses import LINK_KEY, UID_KEY
+from jobs.delivery.chunk_contents import ChunkContents
 from jobs.delivery.chunk_rows import ChunkRows
-from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.ledger import Claim
-from jobs.delivery.link_tokens import LinkTokens
 from jobs.delivery.mail_bodies import render_personalizations
-from jobs.delivery.payload import item_values, linked_urls, slot_fragments
+from jobs.delivery.payload import linked_urls, slot_fragments
 from jobs.delivery.people_book import erased
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sheet import Positions, Sheet
 from jobs.delivery.used_rows import places_in, used_rows
-from jobs.lake.buckets import keyed_hash
 from jobs.lake.list_columns import list_column
-from schemas.mail_fields import SLOT_PARTS, all_fields, own_field
+from schemas.mail_fields import all_fields, own_field
 from schemas.tables import RECEIPTS
 
 TOO_FEW_LEFT: Final = "too_few_left"
@@ -39,26 +35,21 @@ class MailSheet:
 
 def make_mail_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows) -> MailSheet:
     """Lay out the chunk's mails. Everybody's content is in their own, so nothing is compared with what was held."""
-    uids = keyed_hash(pc.binary_join_element_wise(rows.user_ids, rows.emails, "\n"), delivery.ledger.key(UID_KEY))
-    used = used_rows(rows.slot_rows, len(rows.catalog))
-    slot_rows = [places_in(used, slot, len(rows.catalog)) for slot in rows.slot_rows]
-    catalog = rows.catalog.take(pa.array(used))
-    values = item_values(catalog)
-    contents = content_digests(uids, slot_rows, item_digests([values[part] for part in SLOT_PARTS]))
-    carried = [used_rows([slot], len(catalog)) for slot in slot_rows]
-    names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(len(slot_rows))}
-    tokens = LinkTokens(delivery.campaign.name, delivery.ledger.key(LINK_KEY))
-    fragments = slot_fragments(values, carried, names, urls=linked_urls(catalog, carried, tokens))
-    places = [places_in(items, slot, len(catalog)) for items, slot in zip(carried, slot_rows, strict=True)]
+    shown = ChunkContents.of(delivery, rows)
+    items = len(shown.catalog)
+    carried = [used_rows([slot], items) for slot in shown.slot_rows]
+    names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(len(carried))}
+    fragments = slot_fragments(shown.values, carried, names, urls=linked_urls(shown.catalog, carried, shown.tokens))
+    places = [places_in(used, slot, items) for used, slot in zip(carried, shown.slot_rows, strict=True)]
     run_text = delivery.run.send_date.isoformat()
 
     def render(positions: npt.NDArray[np.int64]) -> pa.StringArray:
         return render_personalizations(
             emails=rows.emails.take(pa.array(positions)),
-            uids=uids[positions],
+            uids=shown.uids[positions],
             slot_rows=[slot[positions] for slot in places],
             counts=rows.counts[positions],
-            contents=contents[positions],
+            contents=shown.contents[positions],
             fragments=fragments,
             names=names,
             run=run_text,
@@ -72,7 +63,7 @@ def make_mail_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows) -> MailSh
         emails=rows.emails,
         items=list_column(RECEIPTS, "item", rows.items, rows.counts),
         outcome=pa.repeat("delivered", len(rows.user_ids)),
-        content=pa.array(contents.view(np.int64)),
+        content=pa.array(shown.contents.view(np.int64)),
         lane=np.zeros(len(rows.user_ids), np.int8),
         lanes=((),),
         render=render,

@@ -125,6 +125,7 @@ def _rank_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arrays
         for place in range(interest_start[row], interest_start[row + 1]):
             of = interest_of[place]
             bound += score_start[of + 1] - score_start[of]
+        bound = min(bound, items)
         if 2 * bound > size:
             while 2 * bound > size:
                 size, shift = size * 2, np.uint32(shift - np.uint32(1))

@@ -52,7 +52,7 @@ FINISH_SECONDS = 3600.0 * 2  # from the release: past send_at, whenever that was
 
 
 def mail_base_lake(folder):
-    """The inputs of a night whose plan is by Mail Send: nobody is cleared, and the plan says by which method."""
+    """The inputs of a night whose plan is by Mail Send: nobody is cleared."""
     make_lake(folder / "mail-base")
     lake = Lake.open(str(folder / "mail-base"))
     before = lake.manifest(Partition("chunks", DATE, "spring"))
@@ -68,7 +68,7 @@ def mail_base_lake(folder):
     table = pa.Table.from_pylist(rows, CHUNKS.schema)
     bucket = bucket_of(table["user_id"].combine_chunks(), lake.buckets)
     files = [attempt.write(table.filter(pa.array(bucket == n)), bucket=n) for n in range(lake.buckets)]
-    attempt.publish(files, inputs=[], parameters={"method": "mail_send"})
+    attempt.publish(files, inputs=[], parameters={})
     return folder / "mail-base"
 
 
@@ -91,7 +91,9 @@ class MailNight(Night):
         digest = self.lake.manifest(Partition("chunks", DATE, "spring")).content_sha256
         counts = {"upsert": len(UPSERTS), "clear": 0, "unchanged": 2, "withheld": 1}
         chunks = chunk_plans(self.lake)
-        self.delivery.ledger.freeze_plan(RUN, digest, counts, chunks, deadline_minutes=DEADLINE_MINUTES)
+        self.delivery.ledger.freeze_plan(
+            RUN, digest, counts, chunks, deadline_minutes=DEADLINE_MINUTES, method="mail_send"
+        )
 
     def push(self):
         self.freeze()

@@ -11,7 +11,6 @@ from small_night import DATE, YESTERDAY, make_lake, write
 from jobs import measure_campaign, plan_push
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.mail_template import MailTemplate, load_template, mail_send_template
-from jobs.delivery.push_method import method_of
 from jobs.delivery.run_context import Delivery
 from jobs.lake.lake import Lake
 from schemas.errors import ConfigError
@@ -66,12 +65,13 @@ def plan(tmp_path, monkeypatch, caplog):
 
 
 def test_a_plan_of_mail_send_is_full_and_clears_nobody(plan, tmp_path):
-    contacts, rows, _ = plan("ramp_minutes = 0")
-    assert method_of(contacts) == "contacts"
+    _, rows, _ = plan("ramp_minutes = 0")
+    ledger, run = Ledger(f"sqlite:///{tmp_path}/ledger.db", lambda: dt.datetime.now(dt.UTC)), Run("spring", DATE)
+    assert ledger.method(run) == "contacts"
     assert [rows[f"user-{n:02}"]["action"] for n in (3, 4)] == ["upsert", "clear"]
     assert rows["user-03"]["held"] == 3
     mails, rows, log = plan('method = "mail_send"\ndeadline_minutes = 45\nramp_minutes = 0')
-    assert method_of(mails) == "mail_send"
+    assert ledger.method(run) == "mail_send"
     assert mails.metrics["upsert"] == 4
     assert mails.metrics["clear"] == 0
     assert {row["held"] for row in rows.values()} == {None}

@@ -94,19 +94,22 @@ def test_an_upload_that_ends_in_the_middle_stores_nothing(
 ) -> None:
     """What stops the worker stops the upload, and is not taken for something that the wire did."""
     place = asked(provider)
-    content = gzip.compress(ROWS.encode())
+    content, folder = gzip.compress(ROWS.encode()), rehearsal_server.state_path.parent
+
+    def until(*, is_there: bool) -> None:
+        deadline = time.monotonic() + 10
+        while bool(list(folder.glob("*-uploads/*"))) != is_there:
+            assert time.monotonic() < deadline, "half a file of addresses is left" if not is_there else "nothing came"
+            time.sleep(0.01)
 
     def parts() -> Iterator[bytes]:
         yield content[:40]
+        until(is_there=True)
         raise GateError("the worker was replaced")
 
     with pytest.raises(GateError, match="replaced"):
         provider.upload_import(place, parts(), len(content))
-    folder = next(rehearsal_server.state_path.parent.glob("*-uploads"))
-    deadline = time.monotonic() + 5
-    while list(folder.iterdir()):
-        assert time.monotonic() < deadline, "half a file of addresses is left"
-        time.sleep(0.01)
+    until(is_there=False)
     assert provider.import_job(place.job_id).status == "pending"
     upload(provider, place)
     rehearsal_server.wait_until_idle()

@@ -111,16 +111,18 @@ def whole_windows(provider):
 def test_the_providers_limit_is_used_and_never_exceeded(ledger, limit, seconds, times, processes, share, kills, seed):
     """The campaign's rate is 1.1 to 12 times what the provider takes.
 
-    Answers are under way for up to 2 % of a window each way, and never so long that the processes themselves are slow.
+    Never exceeded, however long answers are under way (here up to a third of what keeps all processes busy). Used to
+    95 % where that is up to 2 % of a window each way; where it is longer, but for two requests a window.
     """
     provider, rate = Limited(limit, seconds), times * limit / seconds
-    latency = min(0.02 * seconds, share * processes * seconds / limit)
+    latency = share * processes * seconds / limit
     left = push(ledger, provider, rate=rate, processes=processes, latency=latency, kills=kills, seed=seed)
     counts = whole_windows(provider)
     assert len(left) > 4 * limit
     assert max(provider.counts.values()) <= limit
     lost = 0.05 + (kills and 0.02)  # a reservation that died with its process, on top
-    assert sum(counts) >= (1 - lost) * limit * len(counts)
+    unused = 2 if latency > 0.02 * seconds else 0
+    assert sum(counts) >= ((1 - lost) * limit - unused) * len(counts)
 
 
 def test_it_is_used_and_kept_through_fifty_restarts(ledger):

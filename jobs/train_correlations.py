@@ -65,6 +65,7 @@ from schemas.tables import HYBRID_ITEMS, PRODUCT_CORRELATIONS
 _BLOCK_ITEMS: Final = 2_000
 _MODEL: Final = "model"
 _HYBRID: Final = "hybrid"
+_EVIDENCE: Final = "evidence"
 _SCORED_ITEMS: Final = 1_000  # lists that are looked at for what a score is worth
 
 
@@ -188,17 +189,16 @@ def _read_bucket(
 
 
 def _lay_out(scratch: Scratch, interactions: sparse.csr_array, model: ItemModelSettings) -> None:
-    """Write what all tasks share: the fitted model, who did what together, and the interactions for the gate."""
+    """Write what all tasks share: the fitted model, and the interactions from both sides."""
     save(fit(interactions, model), model, scratch, _MODEL)
-    Together.of(interactions).save(scratch, "together")
-    Evidence.of(interactions).save(scratch, "evidence")
+    Evidence.of(interactions).save(scratch, _EVIDENCE)
 
 
 def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
     """Write one block of items, read it back, and make some of its rows once more."""
     last = min(first + _BLOCK_ITEMS, work.items)
     entry = work.attempt.write(rows_of_block(work, first, last), bucket=first // _BLOCK_ITEMS)
-    evidence = Evidence.load(work.scratch, "evidence")
+    evidence = Evidence.load(work.scratch, _EVIDENCE)
     observed = look_at(
         read_back(work.attempt, entry), (first, last), evidence, work.model, depth=work.depth,
         min_support=work.min_support, fitted=load(work.scratch, _MODEL),
@@ -209,7 +209,8 @@ def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:
 
 def rows_of_block(work: _Work, first: int, last: int) -> pa.Table:
     """Find the others of items first…last-1: by co-occurrence, and by the hybrid for items that few users have."""
-    model, together = load(work.scratch, _MODEL), Together.load(work.scratch, "together")
+    model, evidence = load(work.scratch, _MODEL), Evidence.load(work.scratch, _EVIDENCE)
+    together = Together(evidence.by_items, evidence.by_users)
     found = co_occurring(model, together, first, last, depth=work.depth, min_support=work.min_support)
     if work.rule is not None:
         similar = VectorItems.load(work.scratch, _HYBRID).block(first, last, work.depth)

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
-from jobs.ranking.sparse_product import by_popularity, top_n_product
+from jobs.ranking.sparse_product import TopProducts, by_popularity, check_finite, top_n_product, top_products
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
@@ -28,11 +28,13 @@ class CooccurrenceItems:
     Shapes: by_items (items, users [+ 1]) is D_i^-a · Rᵀ, by_users (users [+ 1], items) is D_u^-b · R · D_i^-c; column j
             of by_users is item names[j], the most popular first (see by_popularity);
             sharpener (items, items), where there is one, is 1 - sharpening · S.
+    `users`: how many of them there are without popularity.
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
     names: npt.NDArray[np.int32]
+    users: int
     sharpener: sparse.csr_array | None = None
     sharpened: int = 0
 
@@ -55,16 +57,27 @@ class CooccurrenceItems:
             left = sparse.hstack([left, extra], format="csr", dtype=np.float32)
             right = sparse.vstack([right, sparse.csr_array(popular_items(r)[None, :])], format="csr", dtype=np.float32)
         sharpener = _sharpener(r, settings.sharpening, threads) if settings.sharpening > 0 else None
-        return cls(left, *by_popularity(right), sharpener, settings.sharpened)
+        return cls(left, *by_popularity(right), r.shape[0], sharpener, settings.sharpened)
 
     def block(self, first: int, last: int, depth: int, *, signed: bool = False, threads: int = 1) -> sparse.csr_array:
         """Give the best `depth` others of items first…last-1; see jobs/ranking/item_model.py."""
         asked = depth if self.sharpener is None else self.sharpened
-        rows = self.by_items[first:last]
-        lists = _others(top_n_product(rows, self.by_users, asked + 1, threads=threads, names=self.names), first, asked)
+        lists = self.best(first, last, asked, threads=threads).lists
         if self.sharpener is None:
             return lists
         return _others(top_n_product(lists, self.sharpener, depth + 1, threads=threads), first, depth)
+
+    def best(self, first: int, last: int, depth: int, *, min_support: int = 0, threads: int = 1) -> TopProducts:
+        """Give the best `depth` others, not sharpened, and how many users each has in common with its item.
+
+        Those with fewer users in common than `min_support` are left out.
+        """
+        rows = self.by_items[first:last]
+        check_finite(rows, self.by_users)
+        return top_products(
+            rows, self.by_users, depth, threads=threads, names=self.names, counted=self.users, least_terms=min_support,
+            own=first,
+        )  # fmt: skip
 
     def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
         """Give whole rows of C, each 0 for the item itself."""
@@ -91,7 +104,8 @@ class CooccurrenceItems:
         names = scratch.load_array(f"{name}.names")
         sharpener = scratch.load(f"{name}.sharpener") if settings.sharpening > 0 else None
         by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
-        return cls(by_items, by_users, names, sharpener, settings.sharpened)
+        users = by_users.shape[0] - (settings.popularity > 0)
+        return cls(by_items, by_users, names, users, sharpener, settings.sharpened)
 
 
 def _others(found: sparse.csr_array, first: int, depth: int) -> sparse.csr_array:

@@ -1,59 +1,62 @@
 """The best others of a block of items as rows of the correlation table: by an item model, with their exact support."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.compiled import compiled, plain
 from jobs.lake.list_columns import list_column, rank_within
-from jobs.lake.scratch import Scratch
+from jobs.ranking.cooccurrence import CooccurrenceItems
 from jobs.ranking.item_model import ItemModel
-from jobs.ranking.sparse_product import by_popularity, counts_of_pairs, marked
 from schemas.tables import CORRELATION_SOURCES, CORRELATIONS
 
 CO_OCCURRENCE = CORRELATION_SOURCES.index("co-occurrence")
+_NOT_LISTED: Final = -1
 _DEEPER = 3  # how much deeper a block is asked again in which a list lost pairs to the least support
 
 
 @dataclass(frozen=True)
 class Together:
-    """Who showed interest in what, as ones, laid out to count the users that two items have in common.
+    """Who showed interest in what, from both sides, to count the users that two items have in common.
 
-    Shapes: by_items (items, users), by_users (users + items, items), whose column place[j] is item j (see
-            by_popularity).
+    Shapes: by_items (items, users), by_users (users, items); what they hold does not matter, only where.
     """
 
     by_items: sparse.csr_array
     by_users: sparse.csr_array
-    place: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, interactions: sparse.csr_array) -> "Together":
-        """Forget the weights of interactions (users, items)."""
-        pattern = sparse.csr_array(
-            (np.ones(interactions.nnz, np.float32), interactions.indices, interactions.indptr), shape=interactions.shape
-        )
-        ordered, names = by_popularity(pattern)
-        return cls(pattern.T.tocsr(), marked(ordered), np.argsort(names).astype(np.int32))
+        """Turn interactions (users, items) to both sides."""
+        return cls(interactions.T.tocsr(), interactions)
 
     def support(self, first: int, lists: sparse.csr_array) -> npt.NDArray[np.int32]:
         """Count the users in common of each listed pair; row r of lists (block, items) is item first + r."""
-        pairs = sparse.csr_array((lists.data, self.place[lists.indices], lists.indptr), shape=lists.shape)
-        return counts_of_pairs(self.by_items[first : first + lists.shape[0]], self.by_users, pairs)
+        counts = np.zeros(lists.nnz, np.int32)
+        sides = [
+            (plain(side.indptr, np.int64), plain(side.indices, np.int32)) for side in (self.by_items, self.by_users)
+        ]
+        listed = plain(lists.indptr, np.int64), plain(lists.indices, np.int32)
+        _count_users(first, *sides[0], *sides[1], *listed, np.full(lists.shape[1], _NOT_LISTED, np.int64), counts)
+        return counts
 
-    def save(self, scratch: Scratch, name: str) -> None:
-        """Write both matrices under a name."""
-        scratch.save(f"{name}.by_items", self.by_items)
-        scratch.save(f"{name}.by_users", self.by_users)
-        scratch.save_array(f"{name}.place", self.place)
 
-    @classmethod
-    def load(cls, scratch: Scratch, name: str) -> "Together":
-        """Map what `save` wrote."""
-        by_items, by_users = scratch.load(f"{name}.by_items"), scratch.load(f"{name}.by_users")
-        return cls(by_items, by_users, scratch.load_array(f"{name}.place"))
+@compiled
+def _count_users(first, item_start, user, user_start, item, list_start, listed, place_of, counts):  # type: ignore[no-untyped-def]
+    for row in range(len(list_start) - 1):
+        for place in range(list_start[row], list_start[row + 1]):
+            place_of[listed[place]] = place
+        for holds in range(item_start[first + row], item_start[first + row + 1]):
+            for entry in range(user_start[user[holds]], user_start[user[holds] + 1]):
+                place = place_of[item[entry]]
+                if place != _NOT_LISTED:
+                    counts[place] += 1
+        for place in range(list_start[row], list_start[row + 1]):
+            place_of[listed[place]] = _NOT_LISTED
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,12 @@ def co_occurring(
 ) -> Neighbours:
     """Find the best `depth` others of items first…last-1 among those with enough users in common.
 
-    Exact: a block in which a full list lost pairs to the least support is asked again, deeper.
+    Exact: co-occurrence counts as it multiplies; any other model is asked again, deeper, for a block in which a full
+    list lost pairs to the least support.
     """
+    if isinstance(model, CooccurrenceItems) and model.sharpener is None:
+        best = model.best(first, last, depth, min_support=min_support)
+        return Neighbours(best.lists, best.terms, np.full(best.lists.nnz, CO_OCCURRENCE, np.int8))
     items = together.by_items.shape[0]
     asked = depth
     while True:

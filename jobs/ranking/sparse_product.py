@@ -1,35 +1,50 @@
-"""The one sparse product: row-wise top n of A · B, exact and the same every time.
+"""The one sparse product: row-wise top n of A · B, exact and the same every time, with the terms of each sum counted.
 
-`sp_matmul_topn` keeps each row's n best as it goes, so the full product is never there. Which of several equal
-scores it keeps at the edge is up to its heap; here ties are settled by (score, column): rows whose edge is a tie are
-done again deeper until it is not.
+One compiled loop (jobs/compiled.py): a row's sums and the number of their terms stand side by side in one array, a
+heap keeps the n best, and nothing else of the product is ever there. Sums are added up in the order of A's row, in
+single precision, so that they do not depend on blocks or threads; equal ones are ordered by column.
 """
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sparse_dot_topn import sp_matmul_topn
 
+from jobs.compiled import compiled, plain
 from schemas.errors import GateError
 
-_COLUMN_BITS = 31
-_TIE_MARGIN = 8  # extra scores asked for at first; ties longer than this cost the row a second product
+Int32s = npt.NDArray[np.int32]
+Float32s = npt.NDArray[np.float32]
+
+_NO_COLUMN: Final = -1
+_FIRST_ROOM: Final = 64  # entries a row that room is made for at first; it doubles when they do not suffice
 
 
-Names = npt.NDArray[np.int32] | None
+@dataclass(frozen=True)
+class TopProducts:
+    """The best of each row, and how many terms each of their sums has.
+
+    Shapes: lists (rows, columns), best first; terms is parallel to lists.data.
+    """
+
+    lists: sparse.csr_array
+    terms: Int32s
 
 
 def top_n_product(
-    a: sparse.csr_array, b: sparse.csr_array, n: int, *, threads: int = 1, names: Names = None
+    a: sparse.csr_array, b: sparse.csr_array, n: int, *, threads: int = 1, names: Int32s | None = None
 ) -> sparse.csr_array:
     """Give each row of A · B its n largest positive scores, best first, equal ones by column.
 
-    Shapes: a (rows, k), b (k, columns), both float32 with int32 indices; the answer (rows, columns).
+    Shapes: a (rows, k), b (k, columns); the answer (rows, columns), float32.
             names (columns,): which column of the answer each column of b is, where they stand in another order.
     Raises: GateError if a score is not finite: one NaN would rank first for everybody.
     """
     check_finite(a, b)
-    return ranked_product(a, b, n, threads=threads, names=names)
+    return top_products(a, b, n, threads=threads, names=names).lists
 
 
 def check_finite(*matrices: sparse.csr_array) -> None:
@@ -41,117 +56,148 @@ def check_finite(*matrices: sparse.csr_array) -> None:
         raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
 
 
-def ranked_product(
-    a: sparse.csr_array, b: sparse.csr_array, n: int, *, threads: int = 1, names: Names = None
-) -> sparse.csr_array:
-    """Do what top_n_product does with matrices that `check_finite` has seen."""
-    rows = np.arange(a.shape[0])
-    depth = min(n + _TIE_MARGIN, b.shape[1])
-    indptr, columns, scores = _ranked(a, b, depth, threads, names)
-    while True:
-        counts = np.diff(indptr)
-        full = np.flatnonzero(counts == depth) if n < depth < b.shape[1] else rows[:0]
-        edge = full[scores[indptr[full] + n - 1] == scores[indptr[full + 1] - 1]]
-        if len(edge) == 0:
-            break
-        # Only these rows again, twice as deep; the others are spliced back in around them.
-        depth = min(depth * 2, b.shape[1])
-        indptr, columns, scores = _splice((indptr, columns, scores), edge, _ranked(a[edge], b, depth, threads, names))
-    keep = np.arange(len(columns)) - np.repeat(indptr[:-1], np.diff(indptr)) < n
-    kept = np.zeros(a.shape[0] + 1, np.int64)
-    np.cumsum(np.minimum(np.diff(indptr), n), out=kept[1:])
-    return sparse.csr_array((scores[keep], columns[keep], kept), shape=(a.shape[0], b.shape[1]))
+def top_products(
+    a: sparse.csr_array,
+    b: sparse.csr_array,
+    n: int,
+    *,
+    threads: int = 1,
+    names: Int32s | None = None,
+    counted: int | None = None,
+    least_terms: int = 0,
+    own: int | None = None,
+) -> TopProducts:
+    """Do what top_n_product does with matrices that `check_finite` has seen, and count.
 
-
-Ranked = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
-
-
-def _ranked(a: sparse.csr_array, b: sparse.csr_array, depth: int, threads: int, names: Names) -> Ranked:
-    # The package takes SciPy's older matrix classes only; wrapping one copies nothing.
-    product = sp_matmul_topn(
-        sparse.csr_matrix(a), sparse.csr_matrix(b), top_n=depth, threshold=0.0, sort=True, n_threads=threads
-    )
-    indptr = np.asarray(product.indptr, np.int64)
-    columns, scores = product.indices if names is None else names[product.indices], product.data
-    # Sorted by score already; only equal ones next to one another still have to be put into order. Their scores stay
-    # where they are, so one sort of numbers (run of equal scores, column) does it; sorting rows by three keys took as
-    # long as the product.
-    equal = scores[1:] == scores[:-1]
-    starts = indptr[1:-1]
-    equal[starts[(starts > 0) & (starts < len(scores))] - 1] = False
-    in_run = np.zeros(len(scores), np.bool_)
-    in_run[1:] = equal
-    in_run[:-1] |= equal
-    run = np.cumsum(~np.concatenate(([False], equal))) if len(scores) else indptr[:0]
-    key = (run[in_run] << _COLUMN_BITS) | columns[in_run]
-    key.sort()
-    columns[in_run] = key & (2**_COLUMN_BITS - 1)
-    return indptr, columns, scores
-
-
-def _splice(all_rows: Ranked, chosen: npt.NDArray[np.int64], again: Ranked) -> Ranked:
-    """Replace the chosen rows by their deeper versions."""
-    indptr, columns, scores = all_rows
-    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    stays = ~np.isin(row, chosen)
-    new_row = np.repeat(chosen, np.diff(again[0]))
-    merged_row = np.concatenate((row[stays], new_row))
-    order = np.argsort(merged_row, kind="stable")
-    counts = np.bincount(merged_row, minlength=len(indptr) - 1)
-    return (
-        np.concatenate(([0], np.cumsum(counts))),
-        np.concatenate((columns[stays], again[1]))[order],
-        np.concatenate((scores[stays], again[2]))[order],
-    )
-
-
-# Whole numbers up to twice this are exact in single precision.
-_MARK = float(2**23)
-
-
-def counts_of_pairs(a: sparse.csr_array, b: sparse.csr_array, pairs: sparse.csr_array) -> npt.NDArray[np.int32]:
-    """Count, for each pair given, the terms of its entry of A · B, where A and B hold ones alone.
-
-    The product [A | M·P] · [B ; I] has M + count where P, the pattern of the pairs, has an entry, and less than M
-    elsewhere, where its threshold drops it: nothing is ever there but what was asked for.
-    Shapes: a (rows, k), b as `marked` makes it (k + columns, columns), pairs (rows, columns); the answer is parallel to
-            pairs.data.
-    Units: counts below 2^23.
+    Terms are those with one of the first `counted` rows of B (all of them unless it says so); sums of fewer than
+    `least_terms` are left out, and of row r the column own + r.
+    Units: terms below 2^24.
     """
-    if pairs.nnz == 0:
-        return np.empty(0, np.int32)
-    marks = sparse.csr_array((np.full(pairs.nnz, _MARK, np.float32), pairs.indices, pairs.indptr), shape=pairs.shape)
-    marked_a = sparse.hstack([a, marks], format="csr", dtype=np.float32)
-    found = sp_matmul_topn(
-        sparse.csr_matrix(marked_a), sparse.csr_matrix(b), top_n=int(np.diff(pairs.indptr).max()),
-        threshold=_MARK - 0.5, n_threads=1,
+    rows, columns = a.shape[0], b.shape[1]
+    names = np.arange(columns, dtype=np.int32) if names is None else names
+    left = plain(a.indptr, np.int64), plain(a.indices, np.int32), plain(a.data, np.float32)
+    right = plain(b.indptr, np.int64), plain(b.indices, np.int32), plain(b.data, np.float32)
+    rules = (
+        plain(names, np.int32), b.shape[0] if counted is None else counted, least_terms,
+        -columns - rows if own is None else own, min(n, columns),
     )  # fmt: skip
-    row = np.repeat(np.arange(pairs.shape[0], dtype=np.int64), np.diff(pairs.indptr))
-    key, wanted = _keys(found), row * pairs.shape[1] + pairs.indices
-    order = np.argsort(key)
-    place = order[np.searchsorted(key[order], wanted)]
-    counts: npt.NDArray[np.int32] = (found.data[place] - _MARK).astype(np.int32)
-    return counts
+    edges = np.linspace(0, rows, threads + 1).astype(np.int64).tolist()
+
+    def multiply(first: int, last: int) -> tuple[npt.NDArray[np.int64], Int32s, Float32s, Int32s]:
+        found: tuple[npt.NDArray[np.int64], Int32s, Float32s, Int32s] = _best_of_rows(
+            first, last, *left, *right, *rules, _FIRST_ROOM * (last - first)
+        )
+        return found
+
+    if threads == 1:
+        parts = [multiply(0, rows)]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(multiply, edges[:-1], edges[1:]))
+    counts, column, score, terms = (np.concatenate(side) for side in zip(*parts, strict=True))
+    indptr = np.zeros(rows + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    return TopProducts(sparse.csr_array((score, column, indptr), shape=(rows, columns)), terms)
 
 
-def marked(b: sparse.csr_array) -> sparse.csr_array:
-    """Lay the ones of B out as `counts_of_pairs` takes them: B over the identity."""
-    ones = sparse.csr_array((np.ones(b.nnz, np.float32), b.indices, b.indptr), shape=b.shape)
-    return sparse.vstack([ones, sparse.eye_array(b.shape[1], format="csr", dtype=np.float32)], format="csr")
+@compiled
+def _best_of_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arrays as `top_products` makes them
+    first, last, a_start, a_item, a, b_start, b_column, b, names, counted, least_terms, own, n, room,
+):  # fmt: skip
+    columns = len(names)
+    # A sum and its count in one line of the processor's cache. What is not counted adds beyond the counts.
+    sums = np.zeros(2 * columns, np.float32)
+    counts = sums.view(np.int32)
+    uncounted = np.int32(1 << 24)
+    used = np.empty(columns + 1, np.int32)
+    best, best_column, best_terms = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.int32)
+    length = np.zeros(last - first, np.int64)
+    out_column, out_score, out_terms = np.empty(room, np.int32), np.empty(room, np.float32), np.empty(room, np.int32)
+    written = 0
+    for row in range(first, last):
+        found = 0
+        for place in range(a_start[row], a_start[row + 1]):
+            of, weight = a_item[place], a[place]
+            one = np.int32(1) if of < counted else uncounted
+            for entry in range(b_start[of], b_start[of + 1]):
+                column = b_column[entry]
+                # Without a branch: whether a column is new cannot be foreseen, and to find out takes a look at memory.
+                used[found] = column
+                found += counts[2 * column + 1] == 0
+                sums[2 * column] += weight * b[entry]
+                counts[2 * column + 1] += one
+
+        held = 0
+        for place in range(found):
+            column = used[place]
+            score, terms = sums[2 * column], counts[2 * column + 1] & np.int32((1 << 24) - 1)
+            sums[2 * column], counts[2 * column + 1] = np.float32(0), np.int32(0)
+            if score <= 0 or terms < least_terms or (held == n and score < best[0]):
+                continue
+            name = names[column]
+            if name != own + row:
+                held = _offer(best, best_column, best_terms, held, score, name, terms)
+
+        while written + held > len(out_column):
+            more = len(out_column)
+            out_column = np.concatenate((out_column, np.empty(more, np.int32)))
+            out_score = np.concatenate((out_score, np.empty(more, np.float32)))
+            out_terms = np.concatenate((out_terms, np.empty(more, np.int32)))
+        length[row - first] = held
+        # The heap gives its worst first.
+        for left in range(held - 1, -1, -1):
+            to = written + left
+            out_column[to], out_score[to], out_terms[to] = best_column[0], best[0], best_terms[0]
+            _sift(best, best_column, best_terms, left, best[left], best_column[left], best_terms[left])
+        written += held
+    return length, out_column[:written].copy(), out_score[:written].copy(), out_terms[:written].copy()
 
 
-def by_popularity(b: sparse.csr_array) -> tuple[sparse.csr_array, npt.NDArray[np.int32]]:
+@compiled
+def _offer(best, best_column, best_terms, held, score, column, terms):  # type: ignore[no-untyped-def]
+    """Put an entry into the heap of the best, whose worst stands first; return how many it holds then."""
+    if held == len(best):
+        if held > 0 and (score > best[0] or column < best_column[0]):
+            _sift(best, best_column, best_terms, held, score, column, terms)
+        return held
+    place = held
+    while place > 0:
+        above = (place - 1) // 2
+        if best[above] < score or (best[above] == score and best_column[above] > column):
+            break
+        best[place], best_column[place], best_terms[place] = best[above], best_column[above], best_terms[above]
+        place = above
+    best[place], best_column[place], best_terms[place] = score, column, terms
+    return held + 1
+
+
+@compiled
+def _sift(best, best_column, best_terms, held, score, column, terms):  # type: ignore[no-untyped-def]
+    """Put an entry in the place of the heap's first, of `held` entries."""
+    place = 0
+    while True:
+        below = 2 * place + 1
+        if below >= held:
+            break
+        other = below + 1
+        if other < held and (
+            best[other] < best[below] or (best[other] == best[below] and best_column[other] > best_column[below])
+        ):
+            below = other
+        if best[below] > score or (best[below] == score and best_column[below] < column):
+            break
+        best[place], best_column[place], best_terms[place] = best[below], best_column[below], best_terms[below]
+        place = below
+    best[place], best_column[place], best_terms[place] = score, column, terms
+
+
+def by_popularity(b: sparse.csr_array) -> tuple[sparse.csr_array, Int32s]:
     """Put the columns of B into the order of how often they come, and name them.
 
     The product adds up into one number a column; where the common ones stand together, these stay in the processor's
-    cache (46 instead of 76 seconds of one core for 38 million entries in 198,000 columns).
+    cache.
     """
     names = np.argsort(-np.bincount(b.indices, minlength=b.shape[1]), kind="stable").astype(np.int32)
     place = np.empty_like(names)
     place[names] = np.arange(len(names), dtype=np.int32)
     return sparse.csr_array((b.data, place[b.indices], b.indptr), shape=b.shape), names
-
-
-def _keys(matrix: sparse.csr_array) -> npt.NDArray[np.int64]:
-    row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    return row * matrix.shape[1] + matrix.indices

@@ -1,5 +1,7 @@
 """The sparse product against the dense one, ties included."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from jobs.ranking import sparse_product
-from jobs.ranking.sparse_product import top_n_product
+from jobs.ranking.sparse_product import top_n_product, top_products
 from schemas.errors import GateError
 
 
@@ -40,15 +42,97 @@ def test_equals_the_dense_product_with_many_ties(seed, n, values):
     assert rows_of(top_n_product(a, b, n)) == dense_top_n(a, b, n)
 
 
-def test_a_product_that_trusts_the_heap_on_ties_is_caught(monkeypatch):
-    """Planted bug: no second look at rows whose edge is a tie. The heap then keeps whichever columns it likes."""
-    rng = np.random.default_rng(3)
-    a = sparse.csr_array(np.ones((1, 40), np.float32))
-    b = random_matrix(rng, 40, 500, 0.02, [1.0])
-    expected = dense_top_n(a, b, 5)
-    assert rows_of(top_n_product(a, b, 5)) == expected
-    monkeypatch.setattr(sparse_product, "_TIE_MARGIN", 0)
-    assert rows_of(top_n_product(a, b, 5)) != expected
+def counted_oracle(a, b, n, *, names, counted, least_terms, own):
+    """By definition: sums and terms in full, then what is left out, then the best by (score, name)."""
+    product = (a @ b).toarray()
+    is_counted = np.arange(b.shape[0]) < counted
+    terms = (a.toarray() != 0).astype(int) @ ((b.toarray() != 0) & is_counted[:, None]).astype(int)
+    rows = []
+    for row in range(a.shape[0]):
+        listed = [
+            (names[column], float(product[row, column]), int(terms[row, column]))
+            for column in range(b.shape[1])
+            if product[row, column] > 0 and terms[row, column] >= least_terms and names[column] != own + row
+        ]
+        rows.append(sorted(listed, key=lambda entry: (-entry[1], entry[0]))[:n])
+    return rows
+
+
+class Case:
+    """A small product with many ties, its last row of B not counted."""
+
+    def __init__(self, seed, n=4):
+        rng = np.random.default_rng(seed)
+        self.a, self.b = random_matrix(rng, 6, 11, 0.5, [1.0, 2.0]), random_matrix(rng, 11, 30, 0.5, [0.5, 1.0])
+        self.rules = {
+            "names": rng.permutation(30).astype(np.int32), "counted": 10, "least_terms": int(rng.integers(0, 4)),
+            "own": int(rng.integers(0, 24)),
+        }  # fmt: skip
+        self.n = n
+
+    def found(self, threads=1):
+        best = top_products(self.a, self.b, self.n, threads=threads, **self.rules)
+        listed = list(zip(best.lists.indices.tolist(), best.lists.data.tolist(), best.terms.tolist(), strict=True))
+        return [listed[start:end] for start, end in itertools.pairwise(best.lists.indptr.tolist())]
+
+    def expected(self):
+        return counted_oracle(self.a, self.b, self.n, **self.rules)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 35), st.sampled_from([1, 2, 5]))
+def test_terms_are_counted_as_they_are_added_up(seed, n, threads):
+    case = Case(seed, n)
+    assert sum(map(len, case.expected())) > 0
+    assert case.found(threads) == case.expected()
+
+
+def test_lists_that_outgrow_the_room_made_for_them_are_whole():
+    """300 entries in each of 5 rows, where there is room for 64 a row at first."""
+    rng = np.random.default_rng(5)
+    a, b = random_matrix(rng, 5, 40, 0.9, [1.0, 2.0]), random_matrix(rng, 40, 700, 0.3, [1.0, 2.0])
+    found = top_n_product(a, b, 300)
+    assert np.diff(found.indptr).tolist() == [300] * 5
+    assert rows_of(found) == dense_top_n(a, b, 300)
+
+
+def first_come_of_equal_ones(
+    best, best_column, best_terms, held, score, column, terms, real=sparse_product._offer.py_func
+):
+    if held == len(best) and score == best[0]:
+        return held
+    return real(best, best_column, best_terms, held, score, column, terms)
+
+
+def one_child_alone(best, best_column, best_terms, held, score, column, terms):
+    """Goes down the left side of the heap, whatever stands on the right."""
+    place = 0
+    while 2 * place + 1 < held and best[2 * place + 1] <= score:
+        for side in (best, best_column, best_terms):
+            side[place] = side[2 * place + 1]
+        place = 2 * place + 1
+    best[place], best_column[place], best_terms[place] = score, column, terms
+
+
+@pytest.mark.parametrize(("name", "planted"), [("_offer", first_come_of_equal_ones), ("_sift", one_child_alone)])
+def test_a_heap_that_keeps_whichever_it_likes_is_caught(name, planted, monkeypatch):
+    cases = [Case(seed) for seed in range(20)]
+    monkeypatch.setattr(sparse_product, "_best_of_rows", sparse_product._best_of_rows.py_func)
+    monkeypatch.setattr(sparse_product, "_offer", sparse_product._offer.py_func)
+    assert all(case.found() == case.expected() for case in cases)
+    monkeypatch.setattr(sparse_product, name, planted)
+    assert any(case.found() != case.expected() for case in cases)
+
+
+@pytest.mark.parametrize("rule", ["counted", "least_terms", "own"])
+def test_a_rule_that_is_forgotten_is_caught(rule):
+    cases = [Case(seed) for seed in range(20)]
+    assert all(case.found() == case.expected() for case in cases)
+    for case in cases:
+        expected = case.expected()
+        case.rules[rule] = {"counted": 11, "least_terms": 0, "own": -100}[rule]
+        case.differs = case.found() != expected
+    assert any(case.differs for case in cases)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

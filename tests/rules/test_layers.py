@@ -24,7 +24,6 @@ ONE_MODULE = {
     "great_expectations": "jobs/quality/gates.py",
     "lightfm": "jobs/ranking/hybrid.py",
     "numba": "jobs/compiled.py",
-    "sparse_dot_topn": "jobs/ranking/sparse_product.py",
 }
 
 

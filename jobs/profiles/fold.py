@@ -9,27 +9,17 @@ from the records when it is needed, never stored.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.lake.item_index import to_items
-from jobs.lake.list_columns import flat, lengths, list_column, rank_within
+from jobs.lake.list_columns import flat, lengths, list_column
 from jobs.profiles import mails
 from jobs.profiles.mails import Mails, mails_of_lists, mails_of_profiles
+from jobs.profiles.records import Int64s, Records, merge, newest_first
 from schemas.tables import EVENT_TYPES, PROFILES
-
-VIEW: Final = EVENT_TYPES.index("view")
-# The types of which every instant is kept.
-COUNTED: Final = np.isin(EVENT_TYPES, ("purchase", "refund"))
-_TYPE_BITS: Final = 3
-_ITEM_BITS: Final = 31
-
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,21 +36,6 @@ class MailedLists:
 
     day: int
     rows: pa.Table
-
-
-@dataclass(frozen=True)
-class Records:
-    """Profile records in columns; `user` is a position in a list of user ids, instants are microseconds."""
-
-    user: Int64s
-    item: Int64s
-    event_type: Int64s
-    last_at: Int64s
-    count: Int64s
-
-    def take(self, rows: npt.NDArray[np.intp]) -> "Records":
-        """Pick rows, in the order given."""
-        return Records(self.user[rows], self.item[rows], self.event_type[rows], self.last_at[rows], self.count[rows])
 
 
 def records_of_profiles(profiles: pa.Table, user: Int64s) -> Records:
@@ -84,42 +59,6 @@ def records_of_events(events: pa.Table, index: pa.StringArray, user: Int64s) -> 
         last_at=events["occurred_at"].cast(pa.int64()).to_numpy(),
         count=np.ones(len(events), np.int64),
     )
-
-
-def merge(records: Records) -> Records:
-    """Keep one record per user, item, type and, of those that are counted, instant; sorted by that key.
-
-    Of the others the last instant stays. The counts of one instant are added up.
-    """
-    if len(records.user) == 0:
-        return records
-    # 2^29 users a bucket x 2^31 items x 8 types fill the 63 bits of one sortable number.
-    key = (records.user << (_ITEM_BITS + _TYPE_BITS)) | (records.item << _TYPE_BITS) | records.event_type
-    order = np.lexsort((records.last_at, key))
-    key, last_at = key[order], records.last_at[order]
-    new_key = np.concatenate(([True], key[1:] != key[:-1]))
-    first = np.flatnonzero(new_key | np.concatenate(([True], last_at[1:] != last_at[:-1])))
-    count = np.add.reduceat(records.count[order], first)
-    is_last_of_key = np.append(new_key[first[1:]], True)
-    merged = records.take(order[first])
-    merged = Records(merged.user, merged.item, merged.event_type, merged.last_at, count)
-    return merged.take(np.flatnonzero(COUNTED[merged.event_type] | is_last_of_key))
-
-
-def newest_first(records: Records, *, cap: int, state_cap: int) -> Records:
-    """Order each user's records from the newest, and drop the oldest beyond the caps.
-
-    `cap` bounds views, `state_cap` everything else (a purchase must be remembered for longer than a look). Dropping
-    is safe while folding: a record among the newest of all days is among the newest of every prefix of them.
-    """
-    order = np.lexsort((records.event_type, records.item, -records.last_at, records.user))
-    records = records.take(order)
-    is_view = records.event_type == VIEW
-    keep = np.zeros(len(order), bool)
-    for chosen, limit in ((is_view, cap), (~is_view, state_cap)):
-        rows = np.flatnonzero(chosen)
-        keep[rows] = rank_within(records.user[rows]) < limit
-    return records.take(np.flatnonzero(keep))
 
 
 def fold(

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.lake.list_columns import flat, lengths, list_column, rank_within
+from jobs.compiled import compiled, plain
+from jobs.lake.list_columns import flat, lengths, list_column
+from jobs.profiles.records import starts_of
 from schemas.ranking_rules import MAILED_WINDOW_DAYS
 from schemas.tables import PROFILES
 
 # Receipts of a date exist only after its send; a fold takes in those of so many dates before its own.
 LATE_DAYS: Final = 14
+_WINDOW: Final = 2 ** (MAILED_WINDOW_DAYS + 1) - 1  # a bit for each day of the window
 
 Int64s = npt.NDArray[np.int64]
 
@@ -86,17 +89,40 @@ def merge(mails: Mails) -> Mails:
     Items are forgotten that were last mailed so long before their user's newest mail that no list to come, be it
     LATE_DAYS late, can have that mail in its window. So what is dropped while folding is never missed.
     """
-    if len(mails.user) == 0:
-        return mails
-    mails = mails.take(np.argsort((mails.user << 31) | mails.item))
-    first = np.flatnonzero(np.concatenate(([True], (np.diff(mails.user) != 0) | (np.diff(mails.item) != 0))))
-    last_on = np.maximum.reduceat(mails.last_on, first)
-    age = np.repeat(last_on, np.diff(np.append(first, len(mails.user)))) - mails.last_on
-    # What lies further back than the window falls off; the topmost bit stays clear, so the number stays positive.
-    inside = np.where(age <= MAILED_WINDOW_DAYS, mails.days << np.minimum(age, MAILED_WINDOW_DAYS), 0)
-    days = np.bitwise_or.reduceat(inside & np.int64(2 ** (MAILED_WINDOW_DAYS + 1) - 1), first)
-    merged = Mails(mails.user[first], mails.item[first], last_on, days)
-    # In order by user and item already: a stable sort by user and date leaves the items so.
-    merged = merged.take(np.argsort((merged.user << 20) - merged.last_on, kind="stable"))
-    newest = merged.last_on[np.arange(len(merged.user)) - rank_within(merged.user)]
-    return merged.take(np.flatnonzero(merged.last_on >= newest - MAILED_WINDOW_DAYS - LATE_DAYS))
+    if (mails.user[1:] < mails.user[:-1]).any():
+        mails = mails.take(np.argsort(mails.user, kind="stable"))
+    kept, days = np.empty(len(mails.user), np.int64), np.empty(len(mails.user), np.int64)
+    columns = (plain(column, np.int64) for column in (mails.item, mails.last_on, mails.days))
+    size = _merge(starts_of(mails.user), *columns, kept, days)
+    rows = kept[:size]
+    return Mails(mails.user[rows], mails.item[rows], mails.last_on[rows], days[:size])
+
+
+@compiled
+def _merge(start, item, last_on, days, kept, merged_days):  # type: ignore[no-untyped-def]
+    """Name the rows that say last when each item was mailed, and give the days of each; return how many stay."""
+    size = 0
+    for user in range(len(start) - 1):
+        first, stop = start[user], start[user + 1]
+        order = np.argsort(-last_on[first:stop], kind="mergesort")
+        order = first + order[np.argsort(item[first:stop][order], kind="mergesort")]
+        begin = size
+        for row in order:
+            if size > begin and item[kept[size - 1]] == item[row]:
+                # What lies further back than the window falls off; the topmost bit stays clear.
+                age = last_on[kept[size - 1]] - last_on[row]
+                if age <= MAILED_WINDOW_DAYS:
+                    merged_days[size - 1] |= (days[row] << age) & _WINDOW
+                continue
+            kept[size], merged_days[size] = row, days[row] & _WINDOW
+            size += 1
+        # Newest first, by insertion: what was mailed on one date stays in the order of items.
+        for place in range(begin, size):
+            row, bits, to = kept[place], merged_days[place], place
+            while to > begin and last_on[kept[to - 1]] < last_on[row]:
+                kept[to], merged_days[to] = kept[to - 1], merged_days[to - 1]
+                to -= 1
+            kept[to], merged_days[to] = row, bits
+        while size > begin and last_on[kept[size - 1]] < last_on[kept[begin]] - MAILED_WINDOW_DAYS - LATE_DAYS:
+            size -= 1
+    return size

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from jobs.compiled import compiled, plain
 from jobs.lake.list_columns import flat, lengths
-from jobs.profiles.fold import Int64s
+from jobs.profiles.records import Int64s
 from schemas.tables import EVENT_TYPES
 
 NEVER: Final = np.iinfo(np.int64).min

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.profiles import fold as fold_module
 from jobs.profiles import mails as mails_module
-from jobs.profiles.fold import Caps, MailedLists, Records, fold
+from jobs.profiles.fold import Caps, MailedLists, fold
 from jobs.profiles.mails import LATE_DAYS, mails_of_profiles
+from jobs.profiles.records import Records
 from schemas.ranking_rules import MAILED_WINDOW_DAYS
 from schemas.tables import EVENT_TYPES, EVENTS, PROFILES
 

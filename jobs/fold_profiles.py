@@ -25,9 +25,11 @@ from jobs.lake.item_index import read_index
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.list_columns import flat
 from jobs.lake.manifest import FileEntry, Manifest, Window
+from jobs.lake.read_once import read_once
 from jobs.lake.summary import summarise
 from jobs.profiles.fold import Caps, MailedLists, fold
 from jobs.profiles.mails import LATE_DAYS
+from jobs.quality import gates
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import NO_TIME_OF_DAY, Figures, Observed, hours_before, observe
 from jobs.quality.override import GateOverride
@@ -93,11 +95,13 @@ def main(
         return summarise(found)
 
     # Spark is imported late: a date that is done already costs no JVM.
-    from jobs.spark_session import map_parts, open_session
+    from jobs.spark_session import map_parts, opening_session
 
     attempt = opened.attempt(partition, run_id)
     work = functools.partial(_fold_bucket, attempt, before, events, new, caps, gone)
-    results = map_parts(open_session("fold_profiles"), work, range(opened.buckets), "fold user buckets")
+    with opening_session("fold_profiles") as session:
+        gates.load()
+        results = map_parts(session.result(), work, range(opened.buckets), "fold user buckets")
     observed = Observed.total(counted for _, counted in results)
     manifest = publish_checked(
         attempt,
@@ -140,8 +144,9 @@ def _fold_bucket(
     for name, (table, column) in _REFERENCES.items():
         known = lake.find(Partition(table, attempt.partition.date))
         if known is not None:
-            ids = lake.read(known, columns=[column], bucket=bucket if table == "users" else None)[column]
-            observed.sums[name] = pc.sum(pc.is_in(day[column], value_set=ids)).as_py() or 0
+            by_user = table == "users"
+            ids = lake.read(known, columns=[column], bucket=bucket) if by_user else read_once(lake, known, [column])
+            observed.sums[name] = pc.sum(pc.is_in(day[column], value_set=ids[column])).as_py() or 0
     return attempt.write(folded, bucket=bucket), observed
 
 

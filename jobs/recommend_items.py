@@ -26,6 +26,7 @@ from jobs.lake.item_index import read_index, to_items
 from jobs.lake.lake import Attempt, Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
+from jobs.quality import gates
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed
 from jobs.quality.list_figures import FOLLOWS_STOCK, list_figures, list_metrics, observe_lists
@@ -80,6 +81,7 @@ def main(
         quota = inputs.read_quota(opened, settings.name, shared.facts)
         del shared
         _save_catalog_flags(opened, inputs.catalog, folder)
+        gates.load()
         spark, buckets = session.result(), range(opened.buckets)
         if quota is None:
             work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)

@@ -43,6 +43,7 @@ from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
 from jobs.profiles.pairs import pairs_of_profiles
+from jobs.quality import gates
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed, observe
 from jobs.quality.override import GateOverride
@@ -122,9 +123,11 @@ def _train(
     if found := lake.reusable(partition, inputs=inputs, parameters=parameters):
         return found
 
-    from jobs.spark_session import map_parts, open_session
+    from jobs.spark_session import map_parts, opening_session
 
-    spark = open_session("train_correlations")
+    with opening_session("train_correlations") as session:
+        gates.load()
+        spark = session.result()
     attempt, items = lake.attempt(partition, run_id), len(read_index(lake))
     until = micros(Window.of_days(date, date).end_at)
     each = functools.partial(map_parts, spark, partitions=partitions)

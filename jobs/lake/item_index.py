@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import Manifest
+from jobs.lake.read_once import read_once
 from schemas.errors import PublishConflictError, StorageError
 from schemas.layout import UNDATED, Partition
 
@@ -20,7 +21,7 @@ def read_index(lake: Lake) -> pa.StringArray:
     manifest = lake.find(_PARTITION)
     if manifest is None:
         return pa.array([], pa.string())
-    return lake.read(manifest, columns=["item_id"])["item_id"].combine_chunks()
+    return read_once(lake, manifest, ["item_id"])["item_id"].combine_chunks()
 
 
 def to_items(index: pa.StringArray, item_ids: pa.ChunkedArray) -> pa.Int32Array:

@@ -84,6 +84,11 @@ def _validate(table: str, expectations: list[dict[str, Any]], frame: pd.DataFram
     return batch.validate(suite, result_format="BOOLEAN_ONLY")
 
 
+def load() -> None:
+    """Import Great Expectations ahead of the first judgement: for a job that has to wait for something else anyway."""
+    _batch_definition()
+
+
 @functools.cache
 def _batch_definition() -> Any:
     # One context a process: its sources are looked up in whichever context was made last.

@@ -27,7 +27,7 @@ class Scratch:
     def load(self, name: str) -> sparse.csr_array:
         """Map a CSR matrix; its pages are shared by every process that maps it.
 
-        Mapped copy-on-write: `sp_matmul_topn` takes no read-only arrays, though it writes to none.
+        Mapped copy-on-write: compiled loops are made for arrays that can be written to, though these write to none.
         """
         data, indices, indptr = (
             np.load(self.folder / f"{name}.{part}.npy", mmap_mode="c") for part in ("data", "indices", "indptr")

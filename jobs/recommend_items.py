@@ -14,6 +14,7 @@ import functools
 import os
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +74,11 @@ def main(
     from jobs.spark_session import map_parts, opening_session
 
     attempt = opened.attempt(partition, run_id)
-    with tempfile.TemporaryDirectory(prefix="ryml-recommend-") as name, opening_session("recommend_items") as session:
+    with (
+        tempfile.TemporaryDirectory(prefix="ryml-recommend-") as name,
+        opening_session("recommend_items") as session,
+        ThreadPoolExecutor(1, "gates") as beside,
+    ):
         folder = Path(name)
         shared = inputs.shared(opened, settings)
         eligible_items = int(shared.facts.is_eligible.sum())
@@ -81,8 +86,9 @@ def main(
         quota = inputs.read_quota(opened, settings.name, shared.facts)
         del shared
         _save_catalog_flags(opened, inputs.catalog, folder)
-        gates.load()
         spark, buckets = session.result(), range(opened.buckets)
+        # Beside the workers: what the driver reads takes as long as the JVM's start.
+        beside.submit(gates.load)
         if quota is None:
             work = functools.partial(_recommend_bucket, attempt, inputs, folder, settings)
             results = map_parts(spark, work, buckets, "recommend for user buckets")

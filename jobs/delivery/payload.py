@@ -240,9 +240,11 @@ def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Bo
         stop = min(int(np.searchsorted(ends, before + room, side="right")), start + MAX_CONTACTS)
         if stop == start:
             raise ValueError(f"one contact takes more than {room} bytes; expected the field limits to prevent that")
-        some = contacts[start:stop].cast(pa.binary())
-        joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), b",")
-        yield Body.of(head + joined[0].as_py() + tail, start, stop)
+        # A comma behind each, and the bytes are taken as they lie one behind the other.
+        rows = pc.binary_join_element_wise(contacts[start:stop], "", ",")
+        _, offsets, data = rows.buffers()
+        size = int(np.frombuffer(offsets, np.int32)[len(rows)])
+        yield Body.of(b"".join([head, memoryview(data)[: size - 1], tail]), start, stop)
         start = stop
 
 

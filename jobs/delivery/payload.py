@@ -90,7 +90,7 @@ def linked_urls(catalog: pa.Table, slot_rows: Sequence[Rows], tokens: LinkTokens
     The same as `around_token`, for all links at once: the token is the last parameter, before a fragment.
     """
     url = pc.fill_null(catalog["url"], "").combine_chunks()
-    # Few shops' links have a fragment, and to look for one costs a hundredth of what it costs to cut it off.
+    # Few shops' links have a fragment, and to look for one costs far less than to cut it off.
     if pc.any(pc.match_substring(url, "#")).as_py():
         address = pc.replace_substring_regex(url, "(?s)#.*", "")
         after = pc.replace_substring_regex(url, "(?s)^[^#]*", "")

@@ -34,7 +34,7 @@ _PLAIN: Final = (
 )
 
 # Of one byte of UTF-8, what is none of these: what a text has to be looked at for.
-_PLAIN_BYTES: Final = np.array([0x20 <= n < 0x7F and chr(n) not in '"\\{}' for n in range(256)])
+_PLAIN_BYTES: Final = bytes(0x20 <= n < 0x7F and chr(n) not in '"\\{}' for n in range(256))
 
 # Between two braces of a kind: a template engine must not find its own marks in a title.
 _BRACES: Final = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})")
@@ -285,7 +285,8 @@ def _suspects(texts: pa.StringArray) -> Rows:
     _, offsets, data = texts.buffers()
     if len(texts) and data is not None:
         ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-        is_plain = _PLAIN_BYTES[np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]]
+        held = data.slice(int(ends[0]), int(ends[-1] - ends[0])).to_pybytes()
+        is_plain = np.frombuffer(held.translate(_PLAIN_BYTES), np.bool_)
         if not is_plain.all():
             plain_before = np.concatenate(([0], np.cumsum(is_plain, dtype=np.int32)))
             is_suspect |= np.diff(plain_before[ends - ends[0]]) < np.diff(ends)

@@ -10,26 +10,22 @@ Run:    python -m jobs.push_chunk --lake LAKE --date 2026-11-02 --run-id by-hand
 
 import argparse
 import datetime as dt
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
-from jobs.delivery.chunk_rows import ChunkRows, newest_catalog, read_chunk
+from jobs.delivery.chunk_reader import ChunkReader, Reading
 from jobs.delivery.chunk_sheet import ProviderFields, make_sheet
 from jobs.delivery.engine import Pusher
-from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import Claim
 from jobs.delivery.provider_calls import LEASE_SECONDS, ProviderCalls
 from jobs.delivery.push_mails import push_mails
 from jobs.delivery.receipt_files import ReceiptFiles, receipts_attempt
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
 from jobs.delivery.run_list import ensure_run_list
-from jobs.lake.manifest import Manifest, Window
-from schemas.errors import EmptyPartitionError, GateError
-from schemas.layout import Partition
 from schemas.mail_fields import all_fields, own_field
-from schemas.tables import MAIL_OUTCOMES, RECEIPT_OUTCOMES, RECENT_EVENTS
+from schemas.tables import MAIL_OUTCOMES, RECEIPT_OUTCOMES
 
 LAG = "exclusion_lag_seconds"  # from when the lists knew what users did to when they were rendered
 _LOOK_SECONDS = 0.5  # between two looks at whether another worker lives
@@ -55,25 +51,30 @@ def push_chunk(delivery: Delivery, chunk: int) -> dict[str, Any]:
 
     Raises: GateError if another worker took the chunk over, or the ledger is older than the provider's state.
     """
-    claim = take_chunk(delivery, chunk)
+    reader = ChunkReader(delivery, chunk)
+    claim = take_chunk(delivery, chunk, reader.read_ahead)
     if not claim.is_done:
         try:
-            claim = _push(delivery, claim)
+            claim = _push(delivery, claim, reader)
         except Exception:
             delivery.ledger.release(delivery.run, claim)
             raise
     return {"chunk": chunk, "rows": claim.plan.users, "state": claim.state, **claim.counts}
 
 
-def take_chunk(delivery: Delivery, chunk: int) -> Claim:
-    """Claim a chunk as soon as no living worker has it.
+def take_chunk(delivery: Delivery, chunk: int, meanwhile: Callable[[], None] = lambda: None) -> Claim:
+    """Claim a chunk as soon as no living worker has it; what is to be done while it waits is done once, `meanwhile`.
 
     A worker lives as long as its signs of life go on, whatever any clock says: five seconds without one, and it is
     replaced. Should it wake up, it finds its epoch gone.
     """
     ledger, run_, timing = delivery.ledger, delivery.run, delivery.timing
+    waits = iter([meanwhile])
     while True:
         seen, since = ledger.holder(run_, chunk), timing.monotonic()
+        # However long this takes, the chunk is claimed only as it was seen before it.
+        if seen.state == "in_flight" and (work := next(waits, None)):
+            work()
         while seen.state == "in_flight" and timing.monotonic() - since < LEASE_SECONDS:
             timing.sleep(_LOOK_SECONDS)
             now = ledger.holder(run_, chunk)
@@ -84,45 +85,28 @@ def take_chunk(delivery: Delivery, chunk: int) -> Claim:
             return claim
 
 
-def _push(delivery: Delivery, claim: Claim) -> Claim:
+def _push(delivery: Delivery, claim: Claim, reader: ChunkReader) -> Claim:
     """Push a claimed chunk to its end and close it."""
-    date, name = delivery.run.send_date, delivery.campaign.name
-    plan, (digest, _, _) = delivery.lake.manifest(Partition("chunks", date, name)), delivery.ledger.plan(delivery.run)
-    if plan.content_sha256 != digest:
-        raise GateError(f"{plan.partition} is not the plan that the ledger froze; nothing was pushed. Restore it")
-    catalog, recent = _pinned(delivery, claim)
-    read_at = looked_at(recent, date)
-    events = delivery.lake.read(recent, bucket=claim.plan.bucket) if recent else None
-    rows = read_chunk(
-        delivery.lake,
-        plan,
-        delivery.lake.manifest(Partition("users", date)),
-        catalog,
-        claim.plan,
-        slots=delivery.campaign.slots,
-        min_items=delivery.campaign.min_items,
-        look=LastLook(delivery.campaign, events, read_at),
-    )
-    rendered_at = delivery.timing.clock()
+    reading = reader.read(claim)
     calls = delivery.calls(claim)
-    files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, digest), claim.plan)
+    files = ReceiptFiles(receipts_attempt(delivery.lake, delivery.run, reading.plan_digest), claim.plan)
     push = push_mails if delivery.ledger.method(delivery.run) == "mail_send" else _push_contacts
-    is_done, counts = push(delivery, claim, rows, calls, files)
+    is_done, counts = push(delivery, claim, reading, calls, files)
     outcomes = (*RECEIPT_OUTCOMES, *MAIL_OUTCOMES)
     counts["expired"] = claim.plan.users - sum(counts.get(outcome, 0) for outcome in dict.fromkeys(outcomes))
-    counts[LAG] = round((rendered_at - read_at).total_seconds())
+    counts[LAG] = round((reading.read_at - reading.known_until).total_seconds())
     state = "confirmed" if is_done else "expired"
     delivery.ledger.close_chunk(delivery.run, claim, state, counts)
     return Claim(claim.plan, claim.epoch, state, counts)
 
 
 def _push_contacts(
-    delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
+    delivery: Delivery, claim: Claim, reading: Reading, calls: ProviderCalls, files: ReceiptFiles
 ) -> tuple[bool, dict[str, int]]:
     """Write what is open of a chunk into contacts; say whether all of it is confirmed, and count users by outcome."""
     method = delivery.ledger.method(delivery.run)
     fields = _provider_fields(delivery, calls, is_by_file=method == "csv_import")
-    sheet = make_sheet(delivery, claim, rows, fields, ensure_run_list(delivery))
+    sheet = make_sheet(delivery, claim, reading, fields, ensure_run_list(delivery))
     pusher = Pusher(
         delivery.provider,
         delivery.book,
@@ -142,32 +126,6 @@ def _provider_fields(delivery: Delivery, calls: ProviderCalls, *, is_by_file: bo
     ids = calls.repeat(lambda: delivery.provider.ensure_fields(list(own_names.values())))
     email_id = calls.repeat(delivery.provider.email_field) if is_by_file else None
     return ProviderFields({name: ids[own_name] for name, own_name in own_names.items()}, own_names, email_id)
-
-
-def _pinned(delivery: Delivery, claim: Claim) -> tuple[Manifest, Manifest | None]:
-    """The catalog and the events since the build that the chunk's first worker saw: a retry gives the same bytes.
-
-    Raises: EmptyPartitionError if the campaign asks for these events and nobody read them.
-    """
-    date, settings = delivery.run.send_date, delivery.campaign
-    recent = delivery.lake.find(Partition(RECENT_EVENTS.name, date, settings.name))
-    if settings.last_look.recent_events and recent is None:
-        raise EmptyPartitionError(
-            f"{settings.name} takes a last look at recent events, and those of {date} were not read; run "
-            "pull_recent_events, or set last_look.recent_events = false. Nothing was pushed"
-        )
-    seen = [newest_catalog(delivery.lake, date), *([recent] if settings.last_look.recent_events and recent else [])]
-    text = json.dumps([manifest.to_bytes().decode() for manifest in seen])
-    held = json.loads(delivery.ledger.pin_catalog(delivery.run, claim, text))
-    catalog, *more = (Manifest.from_bytes(one.encode(), "the ledger") for one in held)
-    return catalog, more[0] if more else None
-
-
-def looked_at(recent: Manifest | None, date: dt.date) -> dt.datetime:
-    """Say up to when what users did is known to the lists: when it was read last, else the end of the date."""
-    if recent is None:
-        return Window.of_days(date, date).end_at
-    return dt.datetime.fromisoformat(recent.metrics["read_at"])
 
 
 if __name__ == "__main__":

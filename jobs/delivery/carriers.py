@@ -5,7 +5,7 @@ comes back. The rest is the engine's, and the same for both: receipts, polling, 
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -43,11 +43,12 @@ class Carrier(Protocol[L]):
     first_call: str
     """The operation under which the ledger writes down that a load leaves."""
 
+    @property
+    def ahead(self) -> Executor | None:
+        """Where the next load is packed while another one is on its way; None: it is not."""
+
     def pack(self, sheet: Sheet, positions: Positions) -> L:
         """Pack as many rows as fit, from the first on."""
-
-    def pack_ahead(self, sheet: Sheet, positions: Positions) -> Future[L] | None:
-        """Begin to pack while another load is on its way; None if this carrier does not."""
 
     def hand_over(self, load: L, sheet: Sheet, lane: int, ticket: Ticket) -> tuple[str, Ticket]:
         """Let the provider take a load in, again after what another try may cure; give its job and the last ticket.
@@ -76,18 +77,13 @@ class ContactRequests:
     calls: ProviderCalls
     first_call: str = field(init=False, default="upsert")
     _bytes_a_row: float = field(init=False, default=1_500)
-    # Renders the next request while the provider takes this one in.
-    _ahead: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "render"))
+    ahead: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "render"))
 
     def pack(self, sheet: Sheet, positions: Positions) -> Body:
         """See Carrier."""
         body = sheet.first_body(positions, self._bytes_a_row)
         self._bytes_a_row = body.size / body.stop
         return body
-
-    def pack_ahead(self, sheet: Sheet, positions: Positions) -> Future[Body]:
-        """See Carrier."""
-        return self._ahead.submit(self.pack, sheet, positions)
 
     def hand_over(self, load: Body, sheet: Sheet, lane: int, ticket: Ticket) -> tuple[str, Ticket]:
         """See Carrier."""
@@ -99,7 +95,7 @@ class ContactRequests:
 
     def close(self) -> None:
         """See Carrier."""
-        self._ahead.shutdown()
+        self.ahead.shutdown()
 
 
 @dataclass
@@ -122,7 +118,8 @@ class FileImports:
         lines = lambda first, last: sheet.render(positions[first:last])  # noqa: E731
         return write_file(header, lines, len(positions), between=self.calls.stay_alive)
 
-    def pack_ahead(self, sheet: Sheet, positions: Positions) -> None:
+    @property
+    def ahead(self) -> None:
         """See Carrier: a chunk has one file a lane, so that there is hardly ever a next one."""
         return None
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from jobs.delivery.last_look import LastLook
 from jobs.delivery.ledger import ChunkPlan
-from jobs.lake.item_index import read_index, to_items
+from jobs.lake.item_index import find_items, read_index
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import flat, lengths, rank_within
 from jobs.lake.manifest import Manifest
@@ -73,9 +73,9 @@ def read_chunk(
     catalog = lake.read(catalog_of)
     index = read_index(lake)
     # A catalog that came after the build may have items that the index does not: nobody was recommended these.
-    known = pc.is_in(catalog["item_id"], value_set=index)
-    listed = catalog.filter(known)
-    place = to_items(index, listed["item_id"]).to_numpy()
+    found = find_items(index, catalog["item_id"])
+    listed = catalog.filter(found.is_valid()) if found.null_count else catalog
+    place = found.drop_null().to_numpy()
     in_stock = pc.greater(listed["stock"], 0).to_numpy()
     catalog = listed.filter(pa.array(in_stock))
     row_of_item = np.full(len(index), -1)

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.delivery.chunk_contents import ChunkContents
-from jobs.delivery.chunk_rows import ChunkRows
+from jobs.delivery.chunk_reader import Reading
 from jobs.delivery.csv_rows import ADDRESS, STAMP_FIELDS, content_fields, csv_contacts, csv_fragments, csv_stamps
 from jobs.delivery.ledger import Claim
 from jobs.delivery.payload import linked_urls, render_contacts, render_stamps, slot_fragments
@@ -35,14 +34,13 @@ class ProviderFields:
     email_id: str | None = None  # of the provider's own field for the address: a push by file has to name it
 
 
-def make_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows, fields: ProviderFields, list_id: str) -> Sheet:
+def make_sheet(delivery: Delivery, claim: Claim, reading: Reading, fields: ProviderFields, list_id: str) -> Sheet:
     """Lay out what the chunk's users are to hold. Only those who get items join the list that is mailed.
 
     Who holds the very content already is only stamped: the send's date, and the digest that it expects. Rows are lines
     of a file if the address's field is given, else JSON.
     """
-    blank = delivery.campaign.push.blank
-    shown = ChunkContents.of(delivery, rows, blank)
+    blank, rows, shown = delivery.campaign.push.blank, reading.rows, reading.contents
     uids, catalog, contents = shown.uids, shown.catalog, shown.contents
     same = pc.fill_null(pc.equal(rows.held, pa.array(contents.view(np.int64))), False)
     lane = np.where(rows.is_delivered, np.where(same.to_numpy(zero_copy_only=False), STAMP, CONTENT), CLEAR)

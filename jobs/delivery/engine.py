@@ -55,6 +55,14 @@ class _Waiting:
     tries: int
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """A load that may leave, and its request with the receipt of its rows; neither is in the ledger yet."""
+
+    load: Load
+    request: Request
+
+
 @dataclass
 class Pusher:
     """Pushes the rows of one claimed chunk."""
@@ -114,16 +122,13 @@ class Pusher:
 
     def _send(self, sheet: Sheet, positions: Positions, tries: int = 1) -> None:
         """Send rows of one lane in as many requests as they need; past the deadline they stay unsent."""
-        packed: Future[Any] | None = None
+        packed: Future[_Packed] | None = None
         while len(positions) and not self.calls.is_late:
-            with contextlib.closing(packed.result() if packed else self._carrier.pack(sheet, positions)) as load:
+            ready = packed.result() if packed else self._pack(sheet, positions, self._number())
+            with contextlib.closing(ready.load) as load:
+                request = ready.request
                 sent, positions = positions[: load.stop], positions[load.stop :]
-                packed = self._carrier.pack_ahead(sheet, positions) if len(positions) else None
-                entry = self.files.write(f"{self.claim.epoch:03d}-{self._next:05d}", sheet.receipt(sent))
-                request = Request(
-                    self.claim.plan.chunk, self.claim.epoch, self._next, "intended", len(sent), None, asdict(entry)
-                )
-                self._next += 1
+                packed = self._pack_ahead(sheet, positions)
                 try:
                     job_id, ticket = self._hand_over(load, sheet, int(sheet.lane[sent[0]]), request)
                 except (BadContentMailError, TooLargeMailError) as error:
@@ -135,6 +140,29 @@ class Pusher:
                     raise
             self.book.accept(self.claim, request.request, ticket, job_id)
             self._waiting.append(_Waiting(replace(request, state="accepted", job_id=job_id), sent, tries))
+
+    def _number(self) -> int:
+        """Give the next request's number; that of a receipt is used once."""
+        self._next += 1
+        return self._next - 1
+
+    def _pack(self, sheet: Sheet, positions: Positions, number: int) -> _Packed:
+        """Pack as many rows as fit into one request, and write the receipt that it has once it is confirmed."""
+        load = self._carrier.pack(sheet, positions)
+        try:
+            entry = self.files.write(f"{self.claim.epoch:03d}-{number:05d}", sheet.receipt(positions[: load.stop]))
+        except BaseException:
+            load.close()
+            raise
+        plan = self.claim.plan
+        request = Request(plan.chunk, self.claim.epoch, number, "intended", load.stop, None, asdict(entry))
+        return _Packed(load, request)
+
+    def _pack_ahead(self, sheet: Sheet, positions: Positions) -> Future[_Packed] | None:
+        """Begin to pack what comes next while the provider takes this request in."""
+        if not len(positions) or self._carrier.ahead is None:
+            return None
+        return self._carrier.ahead.submit(self._pack, sheet, positions, self._number())
 
     def _hand_over(self, load: Load, sheet: Sheet, lane: int, request: Request) -> tuple[str, Ticket]:
         """Write a request down, and let the provider take it in."""
@@ -223,8 +251,7 @@ class Pusher:
         """Write down that a request's rows are at the provider, or quarantined."""
         receipt = request.receipt
         if refused is not None or len(positions) != request.contacts:
-            name = f"{self.claim.epoch:03d}-{self._next:05d}"
-            self._next += 1
+            name = f"{self.claim.epoch:03d}-{self._number():05d}"
             receipt = asdict(self.files.write(name, sheet.receipt(positions, refused, reason)))
         outcomes = sheet.receipt(positions, refused, reason)["outcome"].value_counts().to_pylist()
         counts = {entry["values"]: entry["counts"] for entry in outcomes}

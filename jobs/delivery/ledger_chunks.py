@@ -88,6 +88,12 @@ class LedgerChunks(LedgerDatabase):
             connection.execute(sa.update(chunks).where(*where, chunks.c.catalog.is_(None)).values(catalog=manifest))
             return str(connection.scalar(sa.select(chunks.c.catalog).where(*where)))
 
+    def pinned_catalog(self, run: Run, chunk: int) -> str | None:
+        """Tell what a chunk is rendered from; None as long as no worker of it has seen any."""
+        with self.reading() as connection:
+            found = connection.scalar(sa.select(chunks.c.catalog).where(*run.of(chunks), chunks.c.chunk == chunk))
+        return None if found is None else str(found)
+
     def close_chunk(self, run: Run, claim: Claim, state: str, counts: Mapping[str, int]) -> None:
         """Mark a chunk `confirmed` (every job of it was completed) or `expired` (what was not confirmed never is)."""
         with self.writing() as connection:

@@ -2,14 +2,13 @@
 
 import contextlib
 import datetime as dt
+import importlib
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from jobs.delivery import ledger_tables
@@ -31,7 +30,8 @@ class LedgerDatabase:
         """
         self._clock = clock
         self._engine = sa.create_engine(url)
-        self._insert = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        # Its own dialect alone: the other one takes as long to load as the rest of the ledger.
+        self._insert = importlib.import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             # SQLite's default takes the write lock at the first write: what was read before it may be stale by then.

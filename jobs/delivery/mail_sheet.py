@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.delivery.chunk_contents import ChunkContents
-from jobs.delivery.chunk_rows import ChunkRows
+from jobs.delivery.chunk_reader import Reading
 from jobs.delivery.ledger import Claim
 from jobs.delivery.mail_bodies import render_personalizations
 from jobs.delivery.payload import linked_urls, slot_fragments
@@ -33,9 +32,9 @@ class MailSheet:
     withheld: Mapping[str, Positions]
 
 
-def make_mail_sheet(delivery: Delivery, claim: Claim, rows: ChunkRows) -> MailSheet:
+def make_mail_sheet(delivery: Delivery, claim: Claim, reading: Reading) -> MailSheet:
     """Lay out the chunk's mails. Everybody's content is in their own, so nothing is compared with what was held."""
-    shown = ChunkContents.of(delivery, rows)
+    rows, shown = reading.rows, reading.contents
     items = len(shown.catalog)
     carried = [used_rows([slot], items) for slot in shown.slot_rows]
     names = {name: own_field(name, delivery.campaign.mail.field_prefix) for name in all_fields(len(carried))}

@@ -33,6 +33,9 @@ _PLAIN: Final = (
     r"\x{20A0}-\x{20BF}\x{3041}-\x{3096}\x{30A1}-\x{30FA}\x{4E00}-\x{9FA5}\x{AC00}-\x{D7A3}]*$"
 )
 
+# Of one byte of UTF-8, what is none of these: what a text has to be looked at for.
+_PLAIN_BYTES: Final = bytes(0x20 <= n < 0x7F and chr(n) not in '"\\{}' for n in range(256))
+
 # Between two braces of a kind: a template engine must not find its own marks in a title.
 _BRACES: Final = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})")
 
@@ -87,8 +90,12 @@ def linked_urls(catalog: pa.Table, slot_rows: Sequence[Rows], tokens: LinkTokens
     The same as `around_token`, for all links at once: the token is the last parameter, before a fragment.
     """
     url = pc.fill_null(catalog["url"], "").combine_chunks()
-    address = pc.replace_substring_regex(url, "(?s)#.*", "")
-    after = pc.replace_substring_regex(url, "(?s)^[^#]*", "")
+    # Few shops' links have a fragment, and to look for one costs far less than to cut it off.
+    if pc.any(pc.match_substring(url, "#")).as_py():
+        address = pc.replace_substring_regex(url, "(?s)#.*", "")
+        after = pc.replace_substring_regex(url, "(?s)^[^#]*", "")
+    else:
+        address, after = url, pa.repeat("", len(url))
     mark = pc.if_else(pc.match_substring(address, "?"), "&", "?")
     before = join_texts([address, mark, f"{PARAMETER}="])
     length = pc.add(pc.add(pc.utf8_length(before), pc.utf8_length(after)), TOKEN_CHARACTERS)
@@ -233,9 +240,11 @@ def cut_bodies(contacts: pa.StringArray, list_ids: Sequence[str]) -> Iterator[Bo
         stop = min(int(np.searchsorted(ends, before + room, side="right")), start + MAX_CONTACTS)
         if stop == start:
             raise ValueError(f"one contact takes more than {room} bytes; expected the field limits to prevent that")
-        some = contacts[start:stop].cast(pa.binary())
-        joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(some)], pa.int32()), some), b",")
-        yield Body.of(head + joined[0].as_py() + tail, start, stop)
+        # A comma behind each, and the bytes are taken as they lie one behind the other.
+        rows = pc.binary_join_element_wise(contacts[start:stop], "", ",")
+        _, offsets, data = rows.buffers()
+        size = int(np.frombuffer(offsets, np.int32)[len(rows)])
+        yield Body.of(b"".join([head, memoryview(data)[: size - 1], tail]), start, stop)
         start = stop
 
 
@@ -251,16 +260,38 @@ def _price_text(price: str, currency: str) -> str:
 def _json_texts(texts: pa.StringArray | pa.ChunkedArray) -> pa.StringArray:
     """Write each text as a JSON string. Nearly all need nothing but quotes, which Arrow puts around them at once."""
     column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    is_plain = pc.and_(
-        pc.match_substring_regex(column, _PLAIN),
-        pc.less_equal(pc.utf8_length(column), pa.scalar(TEXT_LIMIT, pa.int32())),
-    )
     quoted = join_texts(['"', column, '"'])
-    if pc.all(is_plain).as_py() or not len(column):
+    suspects = _suspects(column)
+    if not len(suspects):
         return quoted
-    special = pc.invert(is_plain)
-    written = pa.array([_json_text(text) for text in column.filter(special).to_pylist()], pa.string())
-    return pc.replace_with_mask(quoted, special, written)
+    looked_at = column.take(pa.array(suspects))
+    is_plain = pc.and_(
+        pc.match_substring_regex(looked_at, _PLAIN),
+        pc.less_equal(pc.utf8_length(looked_at), pa.scalar(TEXT_LIMIT, pa.int32())),
+    )
+    special = suspects[pc.invert(is_plain).to_numpy(zero_copy_only=False)]
+    if not len(special):
+        return quoted
+    is_special = np.zeros(len(column), bool)
+    is_special[special] = True
+    written = pa.array([_json_text(text) for text in column.take(pa.array(special)).to_pylist()], pa.string())
+    return pc.replace_with_mask(quoted, pa.array(is_special), written)
+
+
+def _suspects(texts: pa.StringArray) -> Rows:
+    """Give the rows that are not plain ASCII within the limit; all bytes are looked at in one go."""
+    size = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    is_suspect = size > TEXT_LIMIT
+    _, offsets, data = texts.buffers()
+    if len(texts) and data is not None:
+        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        held = data.slice(int(ends[0]), int(ends[-1] - ends[0])).to_pybytes()
+        is_plain = np.frombuffer(held.translate(_PLAIN_BYTES), np.bool_)
+        if not is_plain.all():
+            plain_before = np.concatenate(([0], np.cumsum(is_plain, dtype=np.int32)))
+            is_suspect |= np.diff(plain_before[ends - ends[0]]) < np.diff(ends)
+    found: Rows = np.flatnonzero(is_suspect & pc.is_valid(texts).to_numpy(zero_copy_only=False))
+    return found
 
 
 def _json_text(text: str) -> str:

@@ -1,6 +1,6 @@
 """Push one chunk by Mail Send: see that the run's batch is on hold, then hand the chunk's mails over to it."""
 
-from jobs.delivery.chunk_rows import ChunkRows
+from jobs.delivery.chunk_reader import Reading
 from jobs.delivery.ledger import Claim
 from jobs.delivery.mail_bodies import Envelope, MailTokens
 from jobs.delivery.mail_book import Batch
@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 
 
 def push_mails(
-    delivery: Delivery, claim: Claim, rows: ChunkRows, calls: ProviderCalls, files: ReceiptFiles
+    delivery: Delivery, claim: Claim, reading: Reading, calls: ProviderCalls, files: ReceiptFiles
 ) -> tuple[bool, dict[str, int]]:
     """Hand over what is open of a chunk; say whether all of it is settled, and count its users by outcome."""
     batch, tokens = ensure_run_batch(delivery), MailTokens.of(delivery.ledger, delivery.run)
@@ -29,7 +29,7 @@ def push_mails(
         delivery.campaign.push.requests_per_second,
         lambda: check_hold(delivery, batch, calls),
     )
-    is_settled = mailer.push(make_mail_sheet(delivery, claim, rows))
+    is_settled = mailer.push(make_mail_sheet(delivery, claim, reading))
     return is_settled, mailer.counts()
 
 

@@ -24,6 +24,11 @@ def read_index(lake: Lake) -> pa.StringArray:
     return read_once(lake, manifest, ["item_id"])["item_id"].combine_chunks()
 
 
+def find_items(index: pa.StringArray, item_ids: pa.ChunkedArray) -> pa.Int32Array:
+    """Turn item ids into items, null for an id that is not in the index. For as many ids as a catalog has."""
+    return pc.index_in(item_ids.combine_chunks(), value_set=index)
+
+
 def to_items(index: pa.StringArray, item_ids: pa.ChunkedArray) -> pa.Int32Array:
     """Turn item ids into items.
 

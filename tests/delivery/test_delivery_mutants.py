@@ -14,12 +14,14 @@ import test_crash_points as crash
 import test_csv_rows as csv_tests
 import test_delivery_incidents as incidents
 import test_push_by_file as by_file
+import test_read_ahead as ahead
 import test_withdraw as withdraw
 from small_night import Night
 
 from jobs import push_chunk, schedule_send
 from jobs.delivery import carriers, chunk_rows, chunk_sheet, csv_file, csv_rows, engine, read_back, shared_pace
 from jobs.delivery.carriers import FileImports
+from jobs.delivery.chunk_reader import ChunkReader
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.mail_template import load_template
@@ -145,6 +147,23 @@ def send_without_barrier(patch):
 def no_lease(patch):
     """A chunk is taken from a worker that lives."""
     patch.setattr(push_chunk, "LEASE_SECONDS", 0.0)
+
+
+def what_was_read_ahead_stays(patch):
+    """What was read while another worker had the chunk is pushed, whatever changed since."""
+    read = ChunkReader.read
+    patch.setattr(ChunkReader, "read", lambda self, claim: self._ahead[1] if self._ahead else read(self, claim))
+
+
+def fields_are_asked_for_ahead(patch):
+    """Who waits asks the provider already."""
+    read_ahead = ChunkReader.read_ahead
+
+    def too_early(self):
+        read_ahead(self)
+        self._delivery.provider.ensure_fields([])
+
+    patch.setattr(ChunkReader, "read_ahead", too_early)
 
 
 def never_late(patch):
@@ -319,6 +338,16 @@ def file_test(name, *fixtures):
     return run
 
 
+def reads_ahead(name):
+    """Run one test of test_read_ahead."""
+
+    def run(base, tmp_path, ledger, patch):
+        night = Night(base, tmp_path / "night", ledger)
+        getattr(ahead, f"test_{name}")(night, ahead.watch(night, patch))
+
+    return run
+
+
 def leaves(base, tmp_path, ledger, patch):
     withdraw.test_who_leaves_before_the_last_look_is_not_mailed_whatever_the_moment(base, tmp_path, ledger)
 
@@ -379,6 +408,8 @@ MUTANTS = [
     ),
     (send_without_barrier, incident("nothing_is_sent_before_the_books_balance", "night")),
     (no_lease, incident("a_chunk_whose_worker_lives_is_not_taken", "night")),
+    (what_was_read_ahead_stays, reads_ahead("who_reads_ahead_pushes_what_is_there_when_the_chunk_is_its_own")),
+    (fields_are_asked_for_ahead, reads_ahead("what_a_dead_worker_left_is_read_before_its_lease_ends")),
     (never_late, incident("nobody_is_mailed_late", "night")),
     (suppress_once, leaves),
     (unquoted_quotes, nasty),

@@ -3,6 +3,7 @@
 Expected lists come from the plan and the shop's database; three people bought all of theirs between build and push.
 """
 
+import html
 import re
 import shutil
 import sqlite3
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from e2e.airflow_night import CAMPAIGN, DATE, ROOT, states_of
-from e2e.test_three_days import address_of_users, catalog_of, fields_at_provider, mails_of, shown_lists
+from e2e.test_three_days import address_of_users, catalog_of, fields_at_provider, mails_of, provider_rows, shown_lists
 from rehearsal_fixture import listen
 
 from jobs.delivery.ledger import Ledger, Run
@@ -65,7 +66,7 @@ def check_mails(night, mails):
     mailed = {user: items for user, items in lists.items() if items}
     assert len(mailed) >= LEAST
     assert ruled_out >= 3 * LATE
-    assert len({tuple(items) for items in mailed.values()}) > LEAST / 2
+    assert len({tuple(items) for items in mailed.values()}) > LEAST / 4
     assert set(mails) == {addresses[user] for user in mailed}
     for user, items in mailed.items():
         fields = mails[addresses[user]]
@@ -83,12 +84,15 @@ def check_mails(night, mails):
 
 
 def check_pages(night, mails):
-    """As a reader sees them: today's items."""
+    """As readers see some of them: today's items."""
+    sample = provider_rows(night, "SELECT mail, email FROM mails ORDER BY mail")[::60]
+    assert len(sample) > 5
     with night.provider.http() as api:
-        for number in range(1, len(mails) + 1, 60):
-            page = api.get(f"/mailbox/{number}/html").text
+        for number, address in sample:
+            page = html.unescape(api.get(f"/mailbox/{number}/html").text)
             assert "Nothing new today" not in page
-            assert page.count("<img") >= SETTINGS.min_items
+            for slot in range(1, int(mails[address]["ryml_count"]) + 1):
+                assert mails[address][slot_field(slot, "title")] in page
 
 
 def mails_by_mail_send(night):
@@ -163,7 +167,9 @@ def test_a_night_by_mail_send(dagbag, night, receiver):
     assert {name: settled[name] for name in ("delivered", "unknown", "not_sent", "withheld", "unknown_requests")} == {
         "delivered": len(mailed), "unknown": 0, "not_sent": 0, "withheld": late, "unknown_requests": 0,
     }  # fmt: skip
-    assert book.outcomes() == {"delivered": len(mailed), "withheld": late, "unknown": 0} | book.outcomes()
+    assert {name: users for name, users in book.outcomes().items() if users} == {
+        "delivered": len(mailed), "withheld": late,
+    }  # fmt: skip
     after = funnel(night, dagbag)
     assert (after["mails_delivered"], after["mails_unknown"], after["mails_withheld"]) == (len(mailed), 0, late)
     assert after["recipients"] == len(mailed)

@@ -83,6 +83,21 @@ def check_mails(night, mails):
     return mailed
 
 
+def check_that_mistakes_show(night, mails):
+    """Planted bugs: two people's mails exchanged, yesterday's date, somebody left out, somebody too many."""
+    one = next(iter(mails))
+    other = next(who for who in mails if mails[who]["ryml_1_title"] != mails[one]["ryml_1_title"])
+    mistakes = [
+        {**mails, one: mails[other], other: mails[one]},
+        {**mails, one: {**mails[one], "ryml_run": "2026-11-01"}},
+        {who: fields for who, fields in mails.items() if who != one},
+        {**mails, "nobody@example.com": mails[one]},
+    ]
+    for wrong in mistakes:
+        with pytest.raises(AssertionError):
+            check_mails(night, wrong)
+
+
 def check_pages(night, mails):
     """As readers see some of them: today's items."""
     sample = provider_rows(night, "SELECT mail, email FROM mails ORDER BY mail")[::60]
@@ -144,6 +159,7 @@ def test_a_night_by_mail_send(dagbag, night, receiver):
     night.provider.wait_until_idle()
     mails = mails_by_mail_send(night)
     mailed = check_mails(night, mails)
+    check_that_mistakes_show(night, mails)
     check_pages(night, mails)
     planned = night.lake.manifest(Partition("chunks", DATE, CAMPAIGN)).metrics
     assert planned["clear"] == 0

@@ -27,14 +27,14 @@ def counted_when_left(
     Raises: RymlError if the provider does not take the order.
     """
     counts = mail_counts(state)
-    is_ahead = bool(counts.waiting) and leave_at is not None
-    if is_ahead and leave_at is not None:
-        _set_clock(url, key, leave_at, pause)
+    ahead = leave_at if counts.waiting else None
+    if ahead is not None:
+        _set_clock(url, key, ahead, pause)
     began = time.monotonic()
     while counts.waiting and time.monotonic() - began < _PATIENCE_SECONDS:
         pause(_POLL_SECONDS)
         counts = mail_counts(state)
-    if is_ahead:
+    if ahead is not None:
         _set_clock(url, key, datetime.now(UTC), pause)
     return counts
 

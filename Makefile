@@ -15,6 +15,7 @@ DATA =
 LAKE =
 EXIT =
 FAULTS ?= 1
+METHOD =
 API_PORT ?= 8080
 REHEARSAL_PORT ?= 8085
 
@@ -50,16 +51,17 @@ help: ## list the commands and variables
 	@echo '  EXIT=                 1: leave after the batch, with status 0 if it succeeded'
 	@echo '  API_PORT=$(API_PORT)         Airflow: user interface and API'
 	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
+	@echo '  METHOD=               how all campaigns are pushed: contacts, csv_import or mail_send (as their files say)'
 	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT, a path without ending (preview).'
 	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
 
 run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send
 	@$(stack) up --users '$(USERS)' --date '$(DATE)' --days '$(DAYS)' --source '$(SOURCE)' --data '$(DATA)' --lake '$(LAKE)' \
-		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' $(if $(filter-out 0,$(EXIT)),--exit)
+		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' --method '$(METHOD)' $(if $(filter-out 0,$(EXIT)),--exit)
 
 rehearse: install ## a whole night against a provider that goes wrong as FAULTS decides, e.g. FAULTS=7
 	@$(stack) up --users '$(USERS)' --date '$(DATE)' --days '$(DAYS)' --source '$(SOURCE)' --data '$(DATA)' --lake '$(LAKE)' \
-		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' --faults '$(FAULTS)' --exit
+		--api-port '$(API_PORT)' --rehearsal-port '$(REHEARSAL_PORT)' --method '$(METHOD)' --faults '$(FAULTS)' --exit
 
 preview: install ## one user's mail as a file, e.g. USER=42: make preview USER=42 DATE=2026-11-04 (after make run)
 	@$(stack) preview --user '$(USER)' --users '$(USERS)' --date '$(DATE)' --source '$(SOURCE)' --lake '$(LAKE)' --out '$(or $(OUT),preview)'

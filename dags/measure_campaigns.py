@@ -7,7 +7,7 @@ top item), and what mailed users bought on the dates after. An hour and a half a
 nothing is bought yet: `measure_follow_up` measures each send again a week later and replaces the figures.
 
 **Purchases after a mail are not a lift.** Many would have happened without it; only a holdout that is not mailed tells
-how many.
+how many: `lift_buyer_share` compares both by the items of their plan, with its standard error beside it.
 
 **It changes nothing at the provider**, so it can be run again, cleared or backfilled for any date at any time. Receipts
 are kept for 15 days (`schemas/retention.py`); older sends cannot be measured again.

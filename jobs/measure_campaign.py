@@ -1,7 +1,7 @@
 """Measure one send: who was planned, reached and mailed, how widely items were shown, and what was bought afterwards.
 
-Purchases that follow a mail are no lift: many would have happened without it. A lift needs a holdout that is not
-mailed to compare with; without one there is no such figure here.
+Purchases that follow a mail are no lift: many would have happened without it. A lift compares everybody whom the plan
+mails with the holdout, each by the items of their plan; without a holdout there is no such figure here.
 
 Reads:  the ledger, chunks, receipts and recommendations of the date, events of the dates after it, the provider
 Writes: funnel of the campaign and date
@@ -29,9 +29,10 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.summary import summarise
 from jobs.measure.exposure import Exposure
 from jobs.measure.follow_up import FollowUp, follow_up
-from schemas.campaign import Campaign
+from jobs.measure.lift import Groups
 from schemas.errors import EmptyPartitionError
 from schemas.layout import Partition
+from schemas.mail_send import HOLD_MINUTES
 from schemas.tables import EVENTS, FUNNEL, MAIL_OUTCOMES, PLAN_ACTIONS, RECEIPT_OUTCOMES
 
 DAYS_AFTER = 7  # dates after the campaign's date whose purchases are looked at
@@ -78,11 +79,13 @@ def main(
     following = _following_events(opened, date, days_after)
 
     eligible = int(recommendations.metrics["eligible_items"]) if recommendations else None
-    exposure, bought = _by_bucket(opened, receipts, following, mailed_at(delivery.campaign, date))
+    exposure, bought, groups = _by_bucket(opened, plan, receipts, following, mailed_at(delivery))
     planned = delivery.ledger.plan_counts(delivery.run)
     if delivery.ledger.method(delivery.run) == "mail_send":
-        # The provider counts single sends; of Mail Send it says nothing but the events of each mail.
+        # The provider counts single sends; of Mail Send it says nothing but the events of each mail. By these a mail
+        # may turn out as never sent, days after the ledger wrote down how many were released.
         reached = {f"mails_{outcome}": float(receipts.metrics[outcome]) for outcome in MAIL_OUTCOMES}
+        recipients = int(receipts.metrics["delivered"]) + int(receipts.metrics["unknown"])
     else:
         reached = {f"contacts_{outcome}": float(receipts.metrics[outcome]) for outcome in RECEIPT_OUTCOMES}
         reached |= _provider_measures(_stats(delivery, single_send_id))
@@ -92,6 +95,7 @@ def main(
         **reached,
         **exposure.measures(eligible),
         **(_follow_up_measures(bought, following[-1].partition.date - date) if following else {}),
+        **(groups.measures() if following else {}),
     }
     attempt = opened.attempt(Partition("funnel", date, name), run_id)
     rows = pa.table({"measure": list(measures), "value": list(measures.values())}, schema=FUNNEL.schema)
@@ -104,9 +108,18 @@ def main(
     return {**summarise(manifest), **shown}
 
 
-def mailed_at(campaign: Campaign, date: dt.date) -> dt.datetime:
-    """Say when the mail of a date is due. What was bought before that does not follow it."""
-    return campaign.mail.send_time.due_at(date)
+def mailed_at(delivery: Delivery) -> dt.datetime:
+    """Say when the mail of a date is due. What was bought before that does not follow it.
+
+    Mails of Mail Send are due as long after that as they wait: a deadline, and what the provider needs to hold them.
+    """
+    ledger, run_ = delivery.ledger, delivery.run
+    due_at = delivery.campaign.mail.send_time.due_at(run_.send_date)
+    if ledger.method(run_) != "mail_send":
+        return due_at
+    _, _, start_at = ledger.plan(run_)
+    deadline = ledger.deadline(run_)
+    return due_at + (deadline - start_at if deadline else dt.timedelta()) + dt.timedelta(minutes=HOLD_MINUTES)
 
 
 def _mailed_from(lake: Lake, plan: Manifest) -> Manifest | None:
@@ -127,11 +140,11 @@ def _following_events(lake: Lake, date: dt.date, days_after: int) -> list[Manife
 
 
 def _by_bucket(
-    lake: Lake, receipts: Manifest, following: list[Manifest], since_at: dt.datetime
-) -> tuple[Exposure, FollowUp]:
+    lake: Lake, plan: Manifest, receipts: Manifest, following: list[Manifest], since_at: dt.datetime
+) -> tuple[Exposure, FollowUp, Groups]:
     """Go through the user buckets, one in memory at a time."""
     index = read_index(lake)
-    exposure, bought = Exposure(len(index)), FollowUp()
+    exposure, bought, groups = Exposure(len(index)), FollowUp(), Groups()
     columns = ["user_id", "item_id", "event_type", "occurred_at"]
     none = EVENTS.schema.empty_table().select(columns)
     for bucket in range(lake.buckets):
@@ -140,7 +153,10 @@ def _by_bucket(
         exposure.add(delivered["item"])
         events = pa.concat_tables([none, *(lake.read(day, bucket=bucket, columns=columns) for day in following)])
         bought += follow_up(delivered, events, index, since_at)
-    return exposure, bought
+        if following:
+            planned = lake.read(plan, bucket=bucket, columns=["user_id", "action", "reason", "item"])
+            groups += Groups.of(planned, events, index, since_at)
+    return exposure, bought, groups
 
 
 def _stats(delivery: Delivery, single_send_id: str) -> SingleSendStats:

@@ -1,6 +1,7 @@
 """The rehearsal provider as a fixture: a real server on a free port of this machine, in a thread of this process."""
 
 import contextlib
+import http.server
 import json
 import socket
 import threading
@@ -165,3 +166,33 @@ def rehearsal_server(tmp_path: Path) -> Iterator[RehearsalServer]:
     """An empty rehearsal provider."""
     with serve(tmp_path / "rehearsal.sqlite") as served:
         yield served
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A receiver of event posts that writes each body into a file, as a shop has to: its URL, and the folder."""
+    folder = tmp_path / "posts"
+    folder.mkdir()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            (folder / f"{len(list(folder.iterdir())):05}.json").write_bytes(body)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/events", folder
+    server.shutdown()
+    server.server_close()
+
+
+def listen(served: RehearsalServer, url: str) -> None:
+    """Have the provider post its events of mails to `url`."""
+    wanted = dict.fromkeys(("processed", "delivered", "dropped", "bounce", "open", "click"), True)
+    with served.http() as api:
+        assert api.post("/v3/user/webhooks/event/settings", json={"enabled": True, "url": url, **wanted}).is_success

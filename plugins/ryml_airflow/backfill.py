@@ -8,10 +8,11 @@ from typing import Any
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import BaseOperator, Context, Param
 
-from ryml_airflow.deployment import CAMPAIGNS, REPOSITORY, add_source_uri, campaign_file, setting
+from ryml_airflow.campaigns import names
+from ryml_airflow.deployment import REPOSITORY, add_source_uri, campaign_file, setting
 from ryml_airflow.launch import SPARK_CONF, publish_counts
 
-_CAMPAIGN_NAMES = sorted(path.stem for path in CAMPAIGNS.glob("*.toml"))
+_CAMPAIGN_NAMES = names()
 
 
 def _date_param(title: str, description: str) -> Param:

@@ -5,14 +5,14 @@ A file that cannot be read takes nothing else down: its campaign gets tasks that
 
 from pathlib import Path
 
-from ryml_airflow.deployment import CAMPAIGNS, campaign_file
+from ryml_airflow.deployment import campaign_file, campaign_folder
 from schemas.campaign import Campaign, clashes, load_campaign
 from schemas.errors import ConfigError
 
 
-def names() -> list[str]:
+def names(folder: Path | None = None) -> list[str]:
     """Name every campaign."""
-    return sorted(path.stem for path in CAMPAIGNS.glob("*.toml"))
+    return sorted(path.stem for path in (folder or campaign_folder()).glob("*.toml"))
 
 
 def send_dag(name: str) -> str:
@@ -31,7 +31,7 @@ def load_all(folder: Path | None = None) -> dict[str, Campaign | ConfigError]:
     Two campaigns that get into each other's way are both wrong: which of them is meant is not for this code to say.
     """
     found: dict[str, Campaign | ConfigError] = {}
-    for path in sorted((folder or CAMPAIGNS).glob("*.toml")):
+    for path in sorted((folder or campaign_folder()).glob("*.toml")):
         try:
             found[path.stem] = load_campaign(path)
         except ConfigError as error:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CAMPAIGNS = REPOSITORY / "dags" / "campaigns"
-
 
 # What the jobs take each option of [ryml] as.
 _TYPES: dict[str, Callable[[str], Any]] = {"lake": str, "source": Path, "data": str, "ledger": str, "buckets": int}
@@ -19,9 +17,16 @@ def setting(name: str) -> Any:
     return _TYPES[name](conf.get_mandatory_value("ryml", name))
 
 
+def campaign_folder() -> Path:
+    """The folder of the campaigns' files: `dags/campaigns`, unless the configuration names another."""
+    from airflow.configuration import conf
+
+    return Path(conf.get("ryml", "campaigns", fallback="") or REPOSITORY / "dags" / "campaigns")
+
+
 def campaign_file(name: str) -> Path:
     """The settings file of a campaign."""
-    return CAMPAIGNS / f"{name}.toml"
+    return campaign_folder() / f"{name}.toml"
 
 
 def add_source_uri(options: dict[str, Any]) -> None:

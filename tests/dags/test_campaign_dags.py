@@ -36,8 +36,7 @@ def dags_with(tmp_path, monkeypatch):
         shutil.copytree(ROOT / "dags" / "campaigns", folder)
         for name, text in texts.items():
             (folder / f"{name}.toml").write_text(text, encoding="utf-8")
-        monkeypatch.setattr("ryml_airflow.campaigns.CAMPAIGNS", folder)
-        monkeypatch.setattr("ryml_airflow.deployment.CAMPAIGNS", folder)
+        monkeypatch.setenv("AIRFLOW__RYML__CAMPAIGNS", str(folder))
         bag = DagBag(dag_folder=str(ROOT / "dags"))
         assert bag.import_errors == {}
         return bag.dags

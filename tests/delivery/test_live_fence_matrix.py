@@ -54,8 +54,7 @@ class World:
         campaigns.mkdir(parents=True)
         text = CAMPAIGN.format(hour=due_at.hour, account=ACCOUNT, more=more)
         (campaigns / "spring.toml").write_text(text, encoding="utf-8")
-        patch.setattr("ryml_airflow.campaigns.CAMPAIGNS", campaigns)
-        patch.setattr("ryml_airflow.deployment.CAMPAIGNS", campaigns)
+        patch.setenv("AIRFLOW__RYML__CAMPAIGNS", str(campaigns))
         patch.setattr("jobs.delivery.run_context._LOOPBACK", ())  # this machine stands for a live provider's
         # Otherwise the campaign's new hour reaches the database half a minute later.
         patch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")

@@ -1,22 +1,18 @@
-"""Planning and measuring a campaign of Mail Send: everybody in full, nobody cleared, no mirror, no single send."""
+"""Planning a campaign of Mail Send: everybody in full, nobody cleared, no mirror."""
 
-import dataclasses
 import datetime as dt
 
 import pyarrow as pa
 import pytest
-from mail_night import ERASED, UPSERTS, MailNight
 from small_night import DATE, YESTERDAY, make_lake, write
 
-from jobs import measure_campaign, plan_push
+from jobs import plan_push
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.mail_template import MailTemplate, load_template, mail_send_template
-from jobs.delivery.run_context import Delivery
-from jobs.lake.lake import Lake
 from schemas.errors import ConfigError
 from schemas.layout import Partition
 from schemas.mail_send import MailSendSettings
-from schemas.tables import FUNNEL, MIRROR, RECOMMENDATIONS
+from schemas.tables import MIRROR, RECOMMENDATIONS
 
 pytestmark = pytest.mark.usefixtures("small", "small_mails")
 TEXT = """
@@ -81,21 +77,6 @@ def test_a_plan_of_mail_send_is_full_and_clears_nobody(plan, tmp_path):
     digest, _, start_at = ledger.plan(Run("spring", DATE))
     assert digest == mails.content_sha256
     assert ledger.deadline(Run("spring", DATE)) - start_at == dt.timedelta(minutes=45)
-
-
-def test_a_send_of_mails_is_measured_by_its_receipts(mail_base, tmp_path, ledger, monkeypatch):
-    night = MailNight(mail_base, tmp_path / "lake", ledger)
-    night.run()
-    opened = dataclasses.replace(night.delivery, run_id="measure")
-    monkeypatch.setattr(Delivery, "open", lambda **options: opened)
-    found = measure_campaign.main(lake="", date=DATE, run_id="x", campaign=tmp_path, ledger="", provider=None)
-    assert found["mails_delivered"] == found["recipients"] == len(UPSERTS) - 1
-    assert (found["mails_withheld"], found["mails_unknown"]) == (1, 0)
-    assert found["users_planned_upsert"] == len(UPSERTS)
-    assert not any(name.startswith("contacts_") for name in found)
-    rows = Lake.open(str(tmp_path / "lake")).read(night.lake.manifest(Partition(FUNNEL.name, DATE, "spring")))
-    assert "mails_unknown" in rows["measure"].to_pylist()
-    assert ERASED in UPSERTS
 
 
 def test_the_senders_line_takes_the_place_of_the_tags():

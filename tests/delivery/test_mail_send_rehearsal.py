@@ -1,16 +1,14 @@
 """Mail Send with the real client over HTTP, against the rehearsal provider: its contract, its faults, its events."""
 
-import http.server
 import json
 import shutil
-import threading
 import time
 from collections import Counter
 
 import pytest
 from fake_provider import START, VirtualTime
 from mail_night import ERASED, MAIL_CAMPAIGN, UPSERTS, MailNight, is_own, users_of
-from rehearsal_fixture import serve
+from rehearsal_fixture import listen, serve
 from sendgrid_contract import contract_or_skip
 from small_night import RUN, address
 
@@ -95,35 +93,6 @@ class Mailed:
     @property
     def mails_per_address(self):
         return Counter(who for who, _ in self.mailed)
-
-
-@pytest.fixture
-def receiver(tmp_path):
-    """A receiver that writes each post's body into a file: what a shop has to run."""
-    folder = tmp_path / "posts"
-    folder.mkdir()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            (folder / f"{len(list(folder.iterdir())):05}.json").write_bytes(body)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/events", folder
-    server.shutdown()
-    server.server_close()
-
-
-def listen(served, url):
-    with served.http() as api:
-        wanted = dict.fromkeys(("processed", "delivered", "dropped", "bounce"), True)
-        assert api.post("/v3/user/webhooks/event/settings", json={"enabled": True, "url": url, **wanted}).is_success
 
 
 def wait_for_posts(night):

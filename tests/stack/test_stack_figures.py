@@ -66,6 +66,7 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
         "recommended": "4,089",
         "cleared": "3",
         "rejected by the provider": "1",
+        "unknown": "-",
         "requests": "6",
         "recipients": "4,096",
         "send": "triggered",
@@ -93,9 +94,16 @@ def test_the_summary_has_every_figure_whatever_group_a_task_is_in() -> None:
     ]
 
 
+def test_the_last_mail_of_a_night_says_until_when_mails_wait() -> None:
+    hours = ("2026-11-03T09:00:00+00:00", "2026-11-03T10:00:00+00:00")
+    sent = {hour: {"push.schedule_send": {"send_at": hour}} for hour in hours}
+    assert summarize_day(DAY, {}, {**sent, "contacts": SENT}).leave_at == dt.datetime(2026, 11, 3, 10, tzinfo=dt.UTC)
+    assert summarize_day(DAY, {}, {"contacts": SENT}).leave_at is None
+
+
 def test_missing_keys_and_tasks_show_as_missing() -> None:
     figures = summarize_day(DAY, {"fold_profiles": {}}, {"nightly": {"plan_push": {"rows": 3}}}).figures
-    assert len(figures) == 4 + 1 + 16
+    assert len(figures) == 4 + 1 + 17
     assert {value for label, value in figures if label != "nightly"} == {"-"}
 
 

@@ -116,7 +116,7 @@ class FakeAirflow:
 def night(fake: FakeAirflow) -> tuple[Night, io.StringIO]:
     output = io.StringIO()
     api = AirflowApi("http://airflow.example.com", pause=lambda _: None, transport=httpx.MockTransport(fake))
-    return Night(api, Terminal(Console(file=output, width=200)), lambda _: None, lambda: NOW, ("one", "two")), output
+    return Night(api, Terminal(Console(file=output, width=200)), lambda _: None, ("one", "two"), lambda: NOW), output
 
 
 def test_a_night_builds_then_sends_and_sums_up() -> None:

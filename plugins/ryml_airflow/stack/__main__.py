@@ -5,14 +5,17 @@ import datetime as dt
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from ryml_airflow.stack.down import down
 from ryml_airflow.stack.interruption import InterruptedBySignalError
 from ryml_airflow.stack.preview import PreviewOptions, preview
 from ryml_airflow.stack.terminal import Terminal
 from ryml_airflow.stack.up import UpOptions, up
+from schemas.campaign import PushMethod
 from schemas.errors import RymlError
 
+_METHODS: tuple[PushMethod, ...] = get_args(PushMethod)
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -35,6 +38,12 @@ def arg_parser() -> argparse.ArgumentParser:
         type=_seed,
         default=None,
         help="seed of what goes wrong at the rehearsal provider (default: nothing)",
+    )
+    start.add_argument(
+        "--method",
+        type=_method,
+        default=None,
+        help=f"how all campaigns are pushed: {', '.join(_METHODS)} (default: as their files say)",
     )
     start.add_argument("--exit", action="store_true", help="leave after the batch, with status 0 if it succeeded")
     look = commands.add_parser("preview", help="write one user's mail into files")
@@ -80,6 +89,7 @@ def main(arguments: argparse.Namespace, terminal: Terminal) -> int:
             leaves_after_batch=arguments.exit,
             lake=_lake(arguments.lake),
             fault_seed=arguments.faults,
+            method=arguments.method,
         )
         return up(options, terminal=terminal, environ=os.environ)
     except RymlError as error:
@@ -114,6 +124,15 @@ def _seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} given; expected a whole number, of which each is another bad night")
     return int(text)
+
+
+def _method(text: str) -> PushMethod | None:
+    for method in _METHODS:
+        if text == method:
+            return method
+    if text:
+        raise argparse.ArgumentTypeError(f"{text!r} given; expected one of {', '.join(_METHODS)}")
+    return None
 
 
 def _date(text: str) -> dt.date | None:

@@ -37,6 +37,7 @@ def component_environment(settings: RunSettings, *, rehearsal_key: str, inherite
         "AIRFLOW__RYML__SOURCE": str(settings.source.path),
         "AIRFLOW__RYML__DATA": settings.data,
         "AIRFLOW__RYML__LEDGER": f"sqlite:///{settings.work / 'ledger.db'}",
+        "AIRFLOW__RYML__CAMPAIGNS": str(settings.campaigns),
         "AIRFLOW__RYML__REHEARSAL_HOST": settings.rehearsal_url,
         # A DAG that is unpaused starts the last run of its schedule at once, for a day that the demo knows nothing of.
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",

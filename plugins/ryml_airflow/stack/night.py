@@ -1,11 +1,11 @@
 """Runs one date through Airflow: builds, then sends each campaign, following each run to its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from ryml_airflow.campaigns import names, send_dag
+from ryml_airflow.campaigns import send_dag
 from ryml_airflow.stack.airflow_api import UNFINISHED, AirflowApi
 from ryml_airflow.stack.run_progress import Stage, following, run_order, stages, underway, upcoming
 from ryml_airflow.stack.summary import INSTANCES, DaySummary, summarize_day
@@ -31,8 +31,8 @@ class Night:
     api: AirflowApi
     terminal: Terminal
     pause: Callable[[float], None]
+    campaigns: tuple[str, ...]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    campaigns: tuple[str, ...] = field(default_factory=lambda: tuple(names()))
 
     @property
     def dags(self) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from schemas.campaign import PushMethod
 from schemas.errors import ConfigError
 
 DEMO_SOURCE = "demo_shop"
@@ -40,6 +41,7 @@ class RunSettings:
     leaves_after_batch: bool
     lake_uri: str | None = None  # where the lake is, if not in the work folder
     fault_seed: int | None = None  # what goes wrong at the rehearsal provider; None: nothing
+    method: PushMethod | None = None  # how all campaigns are pushed; None: as their files say
 
     @property
     def is_demo(self) -> bool:
@@ -50,7 +52,17 @@ class RunSettings:
     def work(self) -> Path:
         """The folder of this source and size, so that two shops never mix."""
         work = work_folder(self.root, self.source, self.users, self.dates[0], self.lake_uri)
-        return work if self.fault_seed is None else work.with_name(f"{work.name}-faults-{self.fault_seed}")
+        return rehearsal_folder(work, self.method, self.fault_seed)
+
+    @property
+    def campaigns(self) -> Path:
+        """The folder of the campaigns' files."""
+        return self.work / "campaigns" if self.method else self.campaigns_of_checkout
+
+    @property
+    def campaigns_of_checkout(self) -> Path:
+        """The folder where the campaigns' files are kept."""
+        return self.root / "dags" / "campaigns"
 
     @property
     def lake(self) -> str:
@@ -96,6 +108,13 @@ def work_folder(root: Path, source: Source, users: int, first_date: date, lake_u
     if lake_uri:
         name = f"{name}-lake-{hashlib.sha256(lake_uri.encode()).hexdigest()[:8]}"
     return root / ".airflow" / "work" / name
+
+
+def rehearsal_folder(work: Path, method: PushMethod | None, fault_seed: int | None) -> Path:
+    """Name the folder of a night by another method, or of a bad one: its ledger and its provider are its own."""
+    if method:
+        work = work.with_name(f"{work.name}-by-{method}")
+    return work if fault_seed is None else work.with_name(f"{work.name}-faults-{fault_seed}")
 
 
 def read_source(path: Path) -> Source:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 Returned = Mapping[str, Any]
@@ -29,6 +29,7 @@ _OF_A_CAMPAIGN = (
     ("recommended", "reconcile_push", "delivered"),
     ("cleared", "reconcile_push", "cleared"),
     ("rejected by the provider", "reconcile_push", "quarantined"),
+    ("unknown", "reconcile_push", "unknown"),  # of Mail Send alone
     ("requests", "reconcile_push", "requests"),
     ("recipients", "schedule_send", "recipients"),
     ("send", "schedule_send", "status"),
@@ -38,11 +39,15 @@ _MISSING = "-"
 
 @dataclass(frozen=True)
 class DaySummary:
-    """One column of the summary: (label, value) in a fixed order, and a line for each table with unused rows."""
+    """One column of the summary: (label, value) in a fixed order, and a line for each table with unused rows.
+
+    `leave_at` is when the last mail of Mail Send leaves; None if none waits.
+    """
 
     date: date
     figures: tuple[tuple[str, str], ...]
     quarantine: tuple[str, ...]
+    leave_at: datetime | None = None
 
 
 def summarize_day(day: date, built: Mapping[str, Returned], sent: Mapping[str, Mapping[str, Returned]]) -> DaySummary:
@@ -63,7 +68,9 @@ def summarize_day(day: date, built: Mapping[str, Returned], sent: Mapping[str, M
         for name, values in sorted(by_name.items())
         if name.startswith("export_") and _count(values.get("quarantined"))
     )
-    return DaySummary(day, tuple(figures), quarantine)
+    texts = [_by_name(returned).get("schedule_send", {}).get("send_at") for returned in sent.values()]
+    leave_at = max((datetime.fromisoformat(text) for text in texts if text), default=None)
+    return DaySummary(day, tuple(figures), quarantine, leave_at)
 
 
 def _by_name(returned: Mapping[str, Returned]) -> dict[str, Returned]:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +14,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from jobs.rehearsal.history import fault_counts
+from ryml_airflow.campaigns import names
 from ryml_airflow.stack.airflow_api import AirflowApi
+from ryml_airflow.stack.campaign_files import write_campaigns
 from ryml_airflow.stack.down import end_leftovers
 from ryml_airflow.stack.environment import component_environment, ignored_airflow_variables
 from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption
@@ -26,13 +28,17 @@ from ryml_airflow.stack.run_settings import (
     SHOP_SEED,
     RunSettings,
     read_source,
+    rehearsal_folder,
     resolve_data,
     work_folder,
 )
 from ryml_airflow.stack.secret_files import UI_USER, ensure_key, ensure_secrets
 from ryml_airflow.stack.stack_file import read_record, stack_lock
+from ryml_airflow.stack.summary import DaySummary
 from ryml_airflow.stack.supervisor import PartDiedError, Supervisor
 from ryml_airflow.stack.terminal import Terminal
+from ryml_airflow.stack.waiting_mails import counted_when_left
+from schemas.campaign import PushMethod
 from schemas.errors import ConfigError, RymlError
 
 # Name and arguments. Task logs are read from the disk that all components share; the servers that would hand them out
@@ -68,6 +74,7 @@ class UpOptions:
     leaves_after_batch: bool
     lake: str | None = None
     fault_seed: int | None = None
+    method: PushMethod | None = None
 
 
 def up(options: UpOptions, *, terminal: Terminal, environ: Mapping[str, str]) -> int:
@@ -107,8 +114,7 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
             problems.append(f"{source.path}: no default_date; expected one, or a date given. Type: make run DATE=...")
         else:
             work = work_folder(options.root, source, options.users, first, options.lake)
-            if options.fault_seed is not None:
-                work = work.with_name(f"{work.name}-faults-{options.fault_seed}")
+            work = rehearsal_folder(work, options.method, options.fault_seed)
             data = resolve_data(source, options.data, work / "shop.db")
             settings = RunSettings(
                 root=options.root,
@@ -121,6 +127,7 @@ def checked_settings(options: UpOptions, environ: Mapping[str, str]) -> RunSetti
                 leaves_after_batch=options.leaves_after_batch,
                 lake_uri=options.lake,
                 fault_seed=options.fault_seed,
+                method=options.method,
             )
             if not settings.is_demo and (problem := data_problem(source, data)):
                 problems.append(problem)
@@ -144,6 +151,8 @@ class _Stack:
             # A rehearsal of a bad night is a whole one: what an earlier one with this seed left would be no work.
             shutil.rmtree(settings.work, ignore_errors=True)
         settings.work.mkdir(parents=True, exist_ok=True)
+        if settings.method:
+            write_campaigns(settings.campaigns_of_checkout, settings.campaigns, settings.method)
         self._password = ensure_secrets(settings.secrets)
         self._key_file = settings.work / "rehearsal_key"
         environment = component_environment(settings, rehearsal_key=ensure_key(self._key_file), inherited=environ)
@@ -187,7 +196,8 @@ class _Stack:
         with self._terminal.live(), closing(AirflowApi(self._settings.ui_url, pause=self._pause)) as api:
             started_at = datetime.now(UTC)
             self._start(api, started_at)
-            night = Night(api, self._terminal, self._pause)
+            campaigns = tuple(names(self._settings.campaigns))
+            night = Night(api, self._terminal, self._pause, campaigns)
             night.end_abandoned_runs()
             self._doing("Airflow reads the DAGs", began)
             night.wait_until_parsed(since=started_at)
@@ -260,7 +270,26 @@ class _Stack:
             counts = fault_counts(self._settings.work / "rehearsal.db-history")
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             self._terminal.line(f"The provider went wrong with seed {self._settings.fault_seed}: {told}.")
+        failure = self._look_into_mailbox(days)
         self._terminal.line(f"Done after {time.monotonic() - began:.0f} s.")
+        return failure
+
+    def _look_into_mailbox(self, days: Sequence[DaySummary]) -> RymlError | None:
+        """Let mails leave that wait for their time, and count; an error if somebody has two of one send."""
+        settings = self._settings
+        found = counted_when_left(
+            url=settings.rehearsal_url,
+            key=ensure_key(self._key_file),
+            state=settings.work / "rehearsal.db",
+            leave_at=max((day.leave_at for day in days if day.leave_at), default=None),
+            pause=self._pause,
+        )
+        if found.waiting or found.twice:
+            return NightFailedError(
+                f"{found.waiting} sends wait at the rehearsal provider and {found.twice} people have two mails of one "
+                f"send; expected none. Look at {settings.rehearsal_url}/history"
+            )
+        self._terminal.line(f"The mailbox has {found.mails:,} mails; nobody has two of one send.")
         return None
 
     def _stay(self) -> None:

@@ -105,7 +105,7 @@ def check(folder, server, ids):
 def kills(base, folder, forks, seed, wanted, method="contacts"):
     """Kill the worker `wanted` times at random instants, then let one finish; return how many were killed at work.
 
-    Each after one to four more answers and up to 30 ms: a night has some twenty, and what dies before the first of them
+    Each after one to four more answers and up to 30 ms: a night has fifty and more, and what dies before the first
     has begun nothing.
     """
     draw, killed = random.Random(seed), 0

@@ -18,6 +18,8 @@ FAULTS ?= 1
 METHOD =
 API_PORT ?= 8080
 REHEARSAL_PORT ?= 8085
+# Of `make test`: processes that take the files of tests side by side. Named tests run in this one, as a debugger needs.
+WORKERS = $(if $(TESTS),0,2)
 
 UV_VERSION := 0.13.9
 # Python packages as they were on the day after Airflow 3.3.2's release; see requirements.in.
@@ -53,6 +55,7 @@ help: ## list the commands and variables
 	@echo '  REHEARSAL_PORT=$(REHEARSAL_PORT)   rehearsal provider: API and mailbox'
 	@echo '  METHOD=               how all campaigns are pushed: contacts, csv_import or mail_send (as their files say)'
 	@echo 'Of make rehearse: FAULTS=$(FAULTS), the seed of what goes wrong. Of make preview: USER, a user id, and OUT, a path without ending (preview).'
+	@echo 'Of make test: TESTS, files or options of pytest, and WORKERS, processes side by side (2; with TESTS 0: this one).'
 	@echo 'Everywhere: VENV=$(VENV), the virtual environment.'
 
 run: install ## the whole night on this machine: demo shop, Airflow, recommendations, one rehearsed send
@@ -116,8 +119,9 @@ venv:
 		$(python) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
 	fi
 
-test: install-dev ## run the tests
-	@$(python) -m pytest $(TESTS)
+# A file stays in one process: what its tests share is made once. In the order of their names, the long ones come early.
+test: install-dev ## run the tests, files side by side; some of them: make test TESTS=tests/lake
+	@$(python) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 scoreboard: install-dev ## the tests that measure a figure, in full size, and the figures
 	@$(python) -m pytest -q -m scoreboard $(TESTS)

@@ -1,12 +1,13 @@
 """Fixtures for all tests."""
 
 from airflow_fixture import airflow_db, dagbag
+from fork_server import forks
 from loopback_guard import refuse_other_machines
 from rehearsal_fixture import receiver, rehearsal_server
 from scoreboard_fixture import print_scoreboard, scoreboard
 from spark_fixture import spark
 
-__all__ = ["airflow_db", "dagbag", "receiver", "rehearsal_server", "scoreboard", "spark"]
+__all__ = ["airflow_db", "dagbag", "forks", "receiver", "rehearsal_server", "scoreboard", "spark"]
 
 
 refuse_other_machines()

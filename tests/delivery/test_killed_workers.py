@@ -3,7 +3,6 @@
 import contextlib
 import datetime as dt
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -103,16 +102,22 @@ def check(folder, server, ids):
     assert differences(Lake.open(f"{folder}/lake"), ids, contacts, sends) == []
 
 
-def kills(base, folder, context, seed, wanted, method="contacts"):
-    """Kill the worker `wanted` times at random instants, then let one finish; return how many were killed at work."""
+def kills(base, folder, forks, seed, wanted, method="contacts"):
+    """Kill the worker `wanted` times at random instants, then let one finish; return how many were killed at work.
+
+    Each after one to four more answers and up to 30 ms: a night has fifty and more, and what dies before the first
+    has begun nothing.
+    """
     draw, killed = random.Random(seed), 0
     with night(base, folder, seed) as (server, ids):
-        longest = 0.6
         while True:
-            worker = context.Process(target=deliver, args=(str(folder), server.host, server.api_key, method))
+            worker = forks.Process(target=deliver, args=(str(folder), server.host, server.api_key, method))
+            enough = len(server.exchanges) + draw.randint(1, 4)
             worker.start()
             if killed < wanted:
-                worker.join(draw.uniform(0, longest))
+                while len(server.exchanges) < enough and worker.is_alive():
+                    worker.join(0.002)
+                worker.join(draw.uniform(0, 0.03))
                 if worker.is_alive():
                     os.kill(worker.pid, signal.SIGKILL)
                     killed += 1
@@ -124,12 +129,12 @@ def kills(base, folder, context, seed, wanted, method="contacts"):
     return killed
 
 
-def stops(base, folder, context, seed):
+def stops(base, folder, forks, seed):
     """Stop a worker at a random instant for longer than its lease, let another finish, and wake the first."""
     draw = random.Random(seed)
     with night(base, folder, seed) as (server, ids):
         first, second = (
-            context.Process(target=deliver, args=(str(folder), server.host, server.api_key)) for _ in range(2)
+            forks.Process(target=deliver, args=(str(folder), server.host, server.api_key)) for _ in range(2)
         )
         first.start()
         first.join(draw.uniform(0, 0.6))
@@ -156,13 +161,6 @@ def _upserts(server):
 
 
 @pytest.fixture(scope="module")
-def context():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_killed_workers"])
-    return context
-
-
-@pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return base_lake(tmp_path_factory.mktemp("kills"))
 
@@ -173,25 +171,25 @@ def _small(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
-def test_a_few_kills_and_a_stop(base, tmp_path, context):
-    assert kills(base, tmp_path / "kill", context, 1, 3) == 3
-    stops(base, tmp_path / "stop", context, 2)
+def test_a_few_kills_and_a_stop(base, tmp_path, forks):
+    assert kills(base, tmp_path / "kill", forks, 1, 3) == 3
+    stops(base, tmp_path / "stop", forks, 2)
 
 
 @pytest.mark.scoreboard
-def test_two_hundred_kills(base, tmp_path, context, scoreboard):
+def test_two_hundred_kills(base, tmp_path, forks, scoreboard):
     killed, trials = 0, 0
     while killed < 200:
-        killed += kills(base, tmp_path / f"{trials}", context, 100 + trials, 8)
+        killed += kills(base, tmp_path / f"{trials}", forks, 100 + trials, 8)
         trials += 1
     scoreboard.add("SIGKILL of a delivery under faults", f"{killed} kills in {trials} nights: 0 differ, one send each")
 
 
 @pytest.mark.scoreboard
-def test_fifty_kills_by_file(base, tmp_path, context, scoreboard):
+def test_fifty_kills_by_file(base, tmp_path, forks, scoreboard):
     killed, trials = 0, 0
     while killed < 50:
-        killed += kills(base, tmp_path / f"{trials}", context, 900 + trials, 8, "csv_import")
+        killed += kills(base, tmp_path / f"{trials}", forks, 900 + trials, 8, "csv_import")
         trials += 1
     scoreboard.add(
         "SIGKILL of a delivery by file under faults", f"{killed} kills in {trials} nights: 0 differ, one send each"
@@ -199,10 +197,10 @@ def test_fifty_kills_by_file(base, tmp_path, context, scoreboard):
 
 
 @pytest.mark.scoreboard
-def test_fifty_stops_past_the_lease(base, tmp_path, context, scoreboard):
+def test_fifty_stops_past_the_lease(base, tmp_path, forks, scoreboard):
     stopped, locked, late = 0, 0, 0
     for trial in range(200):
-        is_stopped, held_a_lock, sent = stops(base, tmp_path / f"{trial}", context, 500 + trial)
+        is_stopped, held_a_lock, sent = stops(base, tmp_path / f"{trial}", forks, 500 + trial)
         stopped, locked, late = stopped + is_stopped, locked + held_a_lock, late + sent
         if stopped == 50:
             break

@@ -1,7 +1,6 @@
 """The ledger: frozen plans, fenced chunks, one send, whoever asks and however many at once."""
 
 import datetime as dt
-import multiprocessing
 
 import pytest
 import sqlalchemy as sa
@@ -154,12 +153,11 @@ def _open_and_choose(url, start, number, results):
     results.put((ledger.key("uid"), ledger.choose_send(RUN, f"single-send-{number}", 10)))
 
 
-def test_eight_processes_that_open_a_new_ledger_agree_on_one_key_and_one_send(tmp_path):
-    context = multiprocessing.get_context("spawn")
+def test_eight_processes_that_open_a_new_ledger_agree_on_one_key_and_one_send(tmp_path, forks):
     for trial in range(3):
         url = f"sqlite:///{tmp_path}/ledger-{trial}.db"
-        start, results = context.Barrier(8), context.Queue()
-        workers = [context.Process(target=_open_and_choose, args=(url, start, n, results)) for n in range(8)]
+        start, results = forks.Barrier(8), forks.Queue()
+        workers = [forks.Process(target=_open_and_choose, args=(url, start, n, results)) for n in range(8)]
         for worker in workers:
             worker.start()
         answers = {results.get(timeout=60) for _ in workers}

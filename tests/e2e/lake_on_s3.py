@@ -1,7 +1,8 @@
 """Run one night in a process of its own, once on a folder and once on S3; print each table's content as JSON.
 
 A process of its own, because Spark's Python workers take the endpoint and keys from the environment that the session
-was started with. Used by test_night_on_s3.py: python lake_on_s3.py SHOP FOLDER BUCKET HOST KEY HOST KEY
+was started with. Used by test_night_on_s3.py: python lake_on_s3.py SHOP FOLDER BUCKET HOST HOST, with the key of both
+providers on standard input: arguments are for everybody on the machine to read, and another test looks at them all.
 """
 
 import json
@@ -32,11 +33,11 @@ class Provider:
         """Nothing to do: this process only reads its own tables."""
 
 
-def main(shop, folder, bucket, *providers):
+def main(key, shop, folder, bucket, *hosts):
     SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     found, keys = {}, []
     uris = {"folder": f"{folder}/lake", "s3": f"s3://{bucket}/nights/lake"}
-    for (name, uri), host, key in zip(uris.items(), providers[::2], providers[1::2], strict=True):
+    for (name, uri), host in zip(uris.items(), hosts, strict=True):
         place = Path(folder) / name
         place.mkdir()
         night = Night(place, Path(shop), Provider(host, key))
@@ -68,4 +69,4 @@ def main(shop, folder, bucket, *providers):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.stdin.read(), *sys.argv[1:])

@@ -1,7 +1,6 @@
 """The lake: whole partitions or none, verified reads, one winner of a race, the same on a folder and on S3."""
 
 import datetime as dt
-import multiprocessing
 import os
 import random
 import signal
@@ -270,12 +269,11 @@ def _race(uri, start, number, results):
         results.put(None)
 
 
-def test_of_eight_writers_on_one_manifest_one_wins(tmp_path):
+def test_of_eight_writers_on_one_manifest_one_wins(tmp_path, forks):
     lake = Lake.open(str(tmp_path), buckets=1)
     publish(lake, 0)
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(8), context.Queue()
-    writers = [context.Process(target=_race, args=(str(tmp_path), start, n, results)) for n in range(1, 9)]
+    start, results = forks.Barrier(8), forks.Queue()
+    writers = [forks.Process(target=_race, args=(str(tmp_path), start, n, results)) for n in range(1, 9)]
     for writer in writers:
         writer.start()
     outcomes = [results.get(timeout=60) for _ in writers]

@@ -52,11 +52,12 @@ def look(api: httpx.Client, *addresses: str) -> dict[str, Any]:
 
 
 def test_accepted_is_not_applied(tmp_path: Path) -> None:
-    with serve(tmp_path / "s.sqlite", job_lag_seconds=0.4) as served, served.http() as api:
+    with serve(tmp_path / "s.sqlite", job_lag_seconds=30) as served, served.http() as api:
         job_id = api.put(URL, json={"contacts": [{"email": "a@example.com"}]}).json()["job_id"]
         job = api.get(f"{URL}/imports/{job_id}").json()
         assert (job["status"], job["results"]["created_count"]) == ("pending", 0)
         assert look(api, "a@example.com") == {}
+        api.post("/_rehearsal/clock", json={"advance_seconds": 30})
         assert finished(api, job_id)["created_count"] == 1
         assert "a@example.com" in look(api, "a@example.com")
 
@@ -113,11 +114,12 @@ def test_lists_only_ever_grow_by_upserts(api: httpx.Client) -> None:
 
 
 def test_a_list_that_is_deleted_while_a_job_waits_gets_nobody(tmp_path: Path) -> None:
-    with serve(tmp_path / "s.sqlite", job_lag_seconds=0.3) as served, served.http() as api:
+    with serve(tmp_path / "s.sqlite", job_lag_seconds=30) as served, served.http() as api:
         gone = api.post("/v3/marketing/lists", json={"name": "gone"}).json()["id"]
         job_id = api.put(URL, json={"list_ids": [gone], "contacts": [{"email": "a@example.com"}]}).json()["job_id"]
         api.delete(f"/v3/marketing/lists/{gone}")
         new = api.post("/v3/marketing/lists", json={"name": "new"}).json()["id"]
+        api.post("/_rehearsal/clock", json={"advance_seconds": 30})
         finished(api, job_id)
         assert api.get(f"/v3/marketing/lists/{new}").json()["contact_count"] == 0
         assert served.provider.database.value("SELECT count(*) FROM memberships") == 0

@@ -115,7 +115,7 @@ def test_a_cut_connection_gives_no_answer(rehearsal_server: RehearsalServer, api
 def test_a_connection_may_hang_until_the_client_gives_up(rehearsal_server: RehearsalServer, api: httpx.Client) -> None:
     set_faults(api, script=script("drop_after", "POST", LISTS), hang_seconds=60)
     with pytest.raises(httpx.ReadTimeout):
-        api.post(LISTS, json={"name": "one"}, timeout=0.3)
+        api.post(LISTS, json={"name": "one"}, timeout=1.0)
     assert [entry["name"] for entry in api.get(LISTS).json()["result"]] == ["one"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from free_ports import free_ports
 from rehearsal_fixture import RehearsalServer, serve
 
 from jobs import serve_rehearsal
@@ -126,14 +127,8 @@ def start(tmp_path: Path, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_the_program_serves_this_machine_alone_and_ends_in_two_seconds(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     process = start(tmp_path, port)
     try:
         url = f"http://127.0.0.1:{port}"

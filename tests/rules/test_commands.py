@@ -1,8 +1,12 @@
 """Every job is a command: it explains itself, and what is foreseen ends in one paragraph and its exit status."""
 
+import contextlib
+import io
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,12 +25,29 @@ def test_there_are_jobs():
     assert len(JOBS) >= 14
 
 
+def _help_of(job, results):
+    """What `python -m jobs.JOB --help` does, in a process that has its imports already."""
+    sys.argv, status, said = [job, "--help"], None, io.StringIO()
+    warnings.simplefilter("ignore")  # that the module is there already, in some
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_module(f"jobs.{job}", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code
+    results.put((status, said.getvalue()))
+
+
 @pytest.mark.parametrize("job", JOBS)
-def test_help_says_what_is_read_written_and_how_to_run(job):
-    done = run(f"jobs.{job}", "--help")
-    assert done.returncode == 0, done.stderr
+def test_help_says_what_is_read_written_and_how_to_run(job, forks):
+    results = forks.SimpleQueue()
+    process = forks.Process(target=_help_of, args=(job, results))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    status, said = results.get()
+    assert status == 0
     for word in ("Reads:", "Writes:", "Run:", f"python -m jobs.{job}"):
-        assert word in done.stdout
+        assert word in said
     assert re.fullmatch(r"[a-z]+_[a-z_]+", job)
 
 

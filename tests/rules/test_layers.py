@@ -1,6 +1,7 @@
 """Who may import what: schemas <- jobs <- plugins/ryml_airflow <- dags, and one module per vendor."""
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def python_files(folder):
     return [path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts]
 
 
+@functools.cache
 def imports_of(path_or_source):
     """The top-level names of every import, wherever in the file it stands."""
     text = path_or_source if isinstance(path_or_source, str) else path_or_source.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_ports
 
 from ryml_airflow.stack.preflight import FREE_DISK_BYTES, _disk_problem, _python_problem, data_problem, machine_problems
 from ryml_airflow.stack.run_settings import Source, read_source, resolve_data
@@ -25,16 +26,6 @@ def taken_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def java_that_says(folder: Path, text: str) -> Path:
@@ -74,9 +65,9 @@ def test_a_port_that_was_just_given_up_is_free(tmp_path: Path, good_environ: dic
     """The system remembers closed connections for a minute; servers may listen all the same."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
+        (port,) = free_ports(1)
+        listener.bind(("127.0.0.1", port))
         listener.listen()
-        port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             accepted, _ = listener.accept()
             accepted.close()  # closing first leaves TIME_WAIT on the server's side

@@ -109,22 +109,24 @@ def test_when_a_part_dies_it_is_named_and_the_rest_ends(
 def test_a_signal_at_any_moment_leaves_nothing(launch: Launch, tmp_path: Path) -> None:
     """Sixteen launchers at once, each stopped at a moment of its own; some of them twice, as by an impatient hand.
 
-    Half of the moments are random, half are just after a part was started, so that they hit on a busy machine too.
+    Half of the moments are random, from the first line on; half are just after a part was started, so that they hit on
+    a busy machine too.
     """
     generator = random.Random(4)
-    waiting = []
+    waiting, reached_at = [], {}
     for number in range(16):
         root = tmp_path / f"root-{number}"
         numbers = [generator.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])]
         numbers += [signal.SIGINT] * (number % 3 == 0)
-        milestone = root / generator.choice(["started-0", "started-1", "started-2", "ready"])
-        launcher, moment = launch("stays", root.name), time.monotonic() + generator.uniform(0, 1.5)
-        waiting.append((launcher, root, numbers, milestone if number % 2 else None, moment))
+        milestone, seconds = generator.choice(["started-0", "started-1", "started-2", "ready"]), 0.0
+        if number % 2 == 0:
+            milestone, seconds = "begun", generator.uniform(0, 1.5)
+        waiting.append((launch("stays", root.name), root, numbers, root / milestone, seconds))
     launchers = tuple(waiting)
     while waiting:
         for entry in tuple(waiting):
-            launcher, _, numbers, milestone, moment = entry
-            if milestone.exists() if milestone else time.monotonic() >= moment:
+            launcher, root, numbers, milestone, seconds = entry
+            if milestone.exists() and time.monotonic() >= reached_at.setdefault(root, time.monotonic()) + seconds:
                 waiting.remove(entry)
                 for sent in numbers:
                     launcher.send_signal(sent)

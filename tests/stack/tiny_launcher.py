@@ -7,10 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption
-from ryml_airflow.stack.stack_file import stack_lock
-from ryml_airflow.stack.supervisor import Supervisor
-from schemas.errors import RymlError
+# Python that is interrupted before this line, while it imports `site`, ends with status 1: no test of ours.
+Path(sys.argv[1], "begun").touch()
+
+from ryml_airflow.stack.interruption import InterruptedBySignalError, Interruption  # noqa: E402
+from ryml_airflow.stack.stack_file import stack_lock  # noqa: E402
+from ryml_airflow.stack.supervisor import Supervisor  # noqa: E402
+from schemas.errors import RymlError  # noqa: E402
 
 GRACE_SECONDS = 0.5
 

@@ -193,8 +193,9 @@ def _read_bucket(
 
 def _lay_out(scratch: Scratch, interactions: sparse.csr_array, model: ItemModelSettings) -> None:
     """Write what all tasks share: the fitted model, and the interactions from both sides."""
-    save(fit(interactions, model), model, scratch, _MODEL)
-    Evidence.of(interactions).save(scratch, _EVIDENCE)
+    evidence = Evidence.of(interactions)
+    evidence.save(scratch, _EVIDENCE)
+    save(fit(interactions, model, by_items=evidence.by_items), model, scratch, _MODEL)
 
 
 def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:

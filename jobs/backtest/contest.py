@@ -55,9 +55,9 @@ def correlations_of(
 ) -> sparse.csr_array:
     """Fit a model and lay its lists out as the published table would.
 
-    Shapes: learn (users, items); the answer (items, items), each row best first.
+    Shapes: learn (users, items), of which `together` was made; the answer (items, items), each row best first.
     """
-    model, items = fit(learn, settings), learn.shape[1]
+    model, items = fit(learn, settings, by_items=together.by_items), learn.shape[1]
     blocks = [
         co_occurring(
             model, together, first, min(first + _BLOCK_ITEMS, items), depth=training.depth,

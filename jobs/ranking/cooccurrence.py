@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
-from jobs.ranking.sparse_product import TopProducts, by_popularity, check_finite, top_n_product, top_products
+from jobs.ranking.sparse_product import TopProducts, by_popularity, top_n_product, top_products
 from schemas.item_models import CooccurrenceModel
 
 # Others that an item is sharpened by, and how they are weighed: the symmetric filter, of largest eigenvalue 1.
@@ -39,17 +39,24 @@ class CooccurrenceItems:
     sharpened: int = 0
 
     @classmethod
-    def fit(cls, interactions: sparse.csr_array, settings: CooccurrenceModel, *, threads: int = 1) -> Self:
-        """Scale the interactions (users, items) from both sides."""
-        r = interactions
+    def fit(
+        cls,
+        interactions: sparse.csr_array,
+        settings: CooccurrenceModel,
+        *,
+        by_items: sparse.csr_array | None = None,
+        threads: int = 1,
+    ) -> Self:
+        """Scale the interactions (users, items) from both sides; see item_model.fit."""
+        r, turned = interactions, interactions.T.tocsr() if by_items is None else by_items
         users, items = squared_lengths(r)
         user = np.repeat(np.arange(r.shape[0]), np.diff(r.indptr))
         items = items + settings.shrinkage
-        row_weight = r.data * _power(items, settings.item_exponent)[r.indices]
+        row_weight = turned.data * np.repeat(_power(items, settings.item_exponent), np.diff(turned.indptr))
         column_weight = (
             r.data * _power(users, settings.user_exponent)[user] * _power(items, settings.other_exponent)[r.indices]
         )
-        left = sparse.csr_array((row_weight.astype(np.float32), r.indices, r.indptr), shape=r.shape).T.tocsr()
+        left = sparse.csr_array((row_weight.astype(np.float32), turned.indices, turned.indptr), shape=turned.shape)
         right = sparse.csr_array((column_weight.astype(np.float32), r.indices, r.indptr), shape=r.shape)
         if settings.popularity > 0:
             row_sums = left @ right.sum(axis=1)
@@ -72,11 +79,9 @@ class CooccurrenceItems:
 
         Those with fewer users in common than `min_support` are left out.
         """
-        rows = self.by_items[first:last]
-        check_finite(rows, self.by_users)
         return top_products(
-            rows, self.by_users, depth, threads=threads, names=self.names, counted=self.users, least_terms=min_support,
-            own=first,
+            self.by_items[first:last], self.by_users, depth, threads=threads, names=self.names, counted=self.users,
+            least_terms=min_support, own=first,
         )  # fmt: skip
 
     def dense(self, first: int, last: int) -> npt.NDArray[np.float32]:

@@ -36,16 +36,23 @@ class ItemModel(Protocol):
     def save(self, scratch: Scratch, name: str) -> None: ...
 
 
-def fit(interactions: sparse.csr_array, settings: ItemModelSettings, *, threads: int = 1) -> ItemModel:
+def fit(
+    interactions: sparse.csr_array,
+    settings: ItemModelSettings,
+    *,
+    by_items: sparse.csr_array | None = None,
+    threads: int = 1,
+) -> ItemModel:
     """Fit the model that the settings name.
 
-    Shapes: interactions (users, items), float32 weights above 0.
+    Shapes: interactions (users, items), float32 weights above 0; by_items (items, users), the same from the other side,
+            where the caller has it: with 40 million of them it takes seconds to make.
     Raises: ConfigError if the model cannot take that many items; GateError if the weights are not finite.
     """
     check_finite(interactions)
     if isinstance(settings, EaseModel):
         return EaseItems.fit(interactions, settings)
-    return CooccurrenceItems.fit(interactions, settings, threads=threads)
+    return CooccurrenceItems.fit(interactions, settings, by_items=by_items, threads=threads)
 
 
 def save(model: ItemModel, settings: ItemModelSettings, scratch: Scratch, name: str) -> None:

@@ -23,7 +23,7 @@ _DEEPER = 3  # how much deeper a block is asked again in which a list lost pairs
 class Together:
     """Who showed interest in what, from both sides, to count the users that two items have in common.
 
-    Shapes: by_items (items, users), by_users (users, items); what they hold does not matter, only where.
+    Shapes: by_items (items, users) and by_users (users, items) hold the same weights, of which none is looked at here.
     """
 
     by_items: sparse.csr_array

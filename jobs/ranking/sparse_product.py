@@ -19,7 +19,7 @@ from schemas.errors import GateError
 Int32s = npt.NDArray[np.int32]
 Float32s = npt.NDArray[np.float32]
 
-_NO_COLUMN: Final = -1
+_NOT_FINITE: Final = "a score or weight is not finite, so nothing was ranked; train the correlations again"
 _FIRST_ROOM: Final = 64  # entries a row that room is made for at first; it doubles when they do not suffice
 
 
@@ -41,9 +41,8 @@ def top_n_product(
 
     Shapes: a (rows, k), b (k, columns); the answer (rows, columns), float32.
             names (columns,): which column of the answer each column of b is, where they stand in another order.
-    Raises: GateError if a score is not finite: one NaN would rank first for everybody.
+    Raises: GateError if a sum is not finite: one NaN would rank first for everybody.
     """
-    check_finite(a, b)
     return top_products(a, b, n, threads=threads, names=names).lists
 
 
@@ -53,7 +52,7 @@ def check_finite(*matrices: sparse.csr_array) -> None:
     Raises: GateError if there is one.
     """
     if not all(np.isfinite(matrix.data).all() for matrix in matrices):
-        raise GateError("a score or weight is not finite, so nothing was ranked; train the correlations again")
+        raise GateError(_NOT_FINITE)
 
 
 def top_products(
@@ -67,7 +66,7 @@ def top_products(
     least_terms: int = 0,
     own: int | None = None,
 ) -> TopProducts:
-    """Do what top_n_product does with matrices that `check_finite` has seen, and count.
+    """Do what top_n_product does, and count.
 
     Terms are those with one of the first `counted` rows of B (all of them unless it says so); sums of fewer than
     `least_terms` are left out, and of row r the column own + r.
@@ -84,10 +83,11 @@ def top_products(
     edges = np.linspace(0, rows, threads + 1).astype(np.int64).tolist()
 
     def multiply(first: int, last: int) -> tuple[npt.NDArray[np.int64], Int32s, Float32s, Int32s]:
-        found: tuple[npt.NDArray[np.int64], Int32s, Float32s, Int32s] = _best_of_rows(
-            first, last, *left, *right, *rules, _FIRST_ROOM * (last - first)
-        )
-        return found
+        is_finite, *found = _best_of_rows(first, last, *left, *right, *rules, _FIRST_ROOM * (last - first))
+        if not is_finite:
+            raise GateError(_NOT_FINITE)
+        length, column, score, terms = found
+        return length, column, score, terms
 
     if threads == 1:
         parts = [multiply(0, rows)]
@@ -113,7 +113,7 @@ def _best_of_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arr
     best, best_column, best_terms = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.int32)
     length = np.zeros(last - first, np.int64)
     out_column, out_score, out_terms = np.empty(room, np.int32), np.empty(room, np.float32), np.empty(room, np.int32)
-    written = 0
+    written, is_finite = 0, True
     for row in range(first, last):
         found = 0
         for place in range(a_start[row], a_start[row + 1]):
@@ -132,6 +132,7 @@ def _best_of_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arr
             column = used[place]
             score, terms = sums[2 * column], counts[2 * column + 1] & np.int32((1 << 24) - 1)
             sums[2 * column], counts[2 * column + 1] = np.float32(0), np.int32(0)
+            is_finite &= -np.inf < score < np.inf
             if score <= 0 or terms < least_terms or (held == n and score < best[0]):
                 continue
             name = names[column]
@@ -150,7 +151,7 @@ def _best_of_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arr
             out_column[to], out_score[to], out_terms[to] = best_column[0], best[0], best_terms[0]
             _sift(best, best_column, best_terms, left, best[left], best_column[left], best_terms[left])
         written += held
-    return length, out_column[:written].copy(), out_score[:written].copy(), out_terms[:written].copy()
+    return is_finite, length, out_column[:written].copy(), out_score[:written].copy(), out_terms[:written].copy()
 
 
 @compiled

@@ -167,7 +167,9 @@ def two_providers(tmp_path_factory):
         yield one, two
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows_of)
 def test_both_methods_leave_the_very_same_contacts_at_the_provider(two_providers, drawn):
     items, names, lists = drawn

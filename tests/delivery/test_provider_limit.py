@@ -103,7 +103,9 @@ def whole_windows(provider):
     return [provider.counts[number] for number in range(first + 1, first + WINDOWS)]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.integers(25, 80), st.sampled_from([10.0, 60.0]), st.floats(1.1, 12), st.integers(2, 8), st.floats(0, 0.3),
     st.sampled_from([0.0, 0.02]), st.integers(0, 2**16),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import make_csv, shop_rows
 
@@ -395,7 +395,6 @@ def test_spans_that_nobody_can_mean_are_refused() -> None:
 lists = st.dictionaries(st.sampled_from(["a", "b", "ü", "d", "e", "f"]), st.lists(st.integers(0, 3), max_size=3))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # how fast a machine draws decides nothing
 @given(lists, lists)
 def test_users_are_compared_as_a_loop_would(before: dict[str, list[int]], after: dict[str, list[int]]) -> None:
     def table(rows: dict[str, list[int]]) -> pa.Table:

@@ -130,7 +130,9 @@ def play(
         provider.history.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(asked=st.lists(requests(), min_size=1, max_size=8), clearing=st.sampled_from(CLEARING))
 def test_contacts_are_as_if_each_row_had_been_read(
     tmp_path_factory: pytest.TempPathFactory, asked: list[dict[str, Any]], clearing: Clearing

@@ -16,7 +16,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # The C library gives a freed array of some MB back to the system, page by page, and takes it anew for the next one.
-# Workers keep what they freed instead: ranking 20,000 users at once then takes an eighth less. Units: bytes.
+# Workers keep what they freed instead: one alone ranks faster so; what it brings two side by side is less than what
+# their times differ by anyway. Units: bytes.
 _KEEP_FREED: Final = {"MALLOC_MMAP_THRESHOLD_": 32 * 1024 * 1024, "MALLOC_TRIM_THRESHOLD_": 512 * 1024 * 1024}
 
 _log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.rehearsal.faults import FaultSettings
 from jobs.schedule_send import schedule_send
-from schemas.errors import MailError
+from schemas.errors import MailError, PublishConflictError
 from schemas.mail_fields import all_fields
 
 SPEED = 20  # the workers' clocks run this much faster, so that waits and leases are short
@@ -58,7 +58,7 @@ def fast_timing():
 
 
 def deliver(folder, host, key, method="contacts"):
-    """One worker: the whole night, again after what another try may cure."""
+    """One worker: the whole night, again after what another try may cure, as Airflow's task would be (retry_policy)."""
     payload.MAX_CONTACTS = csv_file.MAX_ROWS = 2
     timing = fast_timing()
     delivery = Delivery(
@@ -66,7 +66,7 @@ def deliver(folder, host, key, method="contacts"):
         SendGridProvider(key, host, timeout_seconds=5.0), "worker", timing,
     )  # fmt: skip
     for _ in range(20):
-        with contextlib.suppress(MailError):
+        with contextlib.suppress(MailError, PublishConflictError):
             freeze(delivery, method=method)
             for chunk in chunk_plans(delivery.lake):
                 push_chunk(delivery, chunk.chunk)
@@ -149,8 +149,9 @@ def stops(base, folder, forks, seed):
         if is_stopped:
             os.kill(first.pid, signal.SIGCONT)
         second.join(120)
-        assert second.exitcode == 0
         first.join(120)
+        # Where the second had to wait for a lock, the first may take the chunk over from it: then that one finishes.
+        assert 0 in ([first.exitcode, second.exitcode] if held_a_lock else [second.exitcode])
         sent = 0 if held_a_lock else _upserts(server) - before
         check(folder, server, ids)
     return is_stopped, held_a_lock, sent

@@ -13,13 +13,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from jobs.compiled import compiled, plain
+from jobs.compiled import compiled, plain, prefetch
 from schemas.errors import GateError
 
 Int32s = npt.NDArray[np.int32]
 Float32s = npt.NDArray[np.float32]
 
 _NOT_FINITE: Final = "a score or weight is not finite, so nothing was ranked; train the correlations again"
+# How far ahead a row of B is asked for: where it starts first, then its first lines of the cache. Of 40 million
+# interactions, 30 a row, waiting for them was half of all time; nearer, farther or fewer lines save less.
+_START_AHEAD: Final = 12
+_ROW_AHEAD: Final = 6
+_LINES: Final = 4
+_OF_A_LINE: Final = 16  # numbers of four bytes
+
 _FIRST_ROOM: Final = 64  # entries a row that room is made for at first; it doubles when they do not suffice
 
 
@@ -117,6 +124,12 @@ def _best_of_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arr
     for row in range(first, last):
         found = 0
         for place in range(a_start[row], a_start[row + 1]):
+            if place + _START_AHEAD < len(a_item):
+                prefetch(b_start, a_item[place + _START_AHEAD])
+                ahead = b_start[a_item[place + _ROW_AHEAD]]
+                for entry in range(ahead, min(ahead + _LINES * _OF_A_LINE, len(b_column)), _OF_A_LINE):
+                    prefetch(b_column, entry)
+                    prefetch(b, entry)
             of, weight = a_item[place], a[place]
             one = np.int32(1) if of < counted else uncounted
             for entry in range(b_start[of], b_start[of + 1]):

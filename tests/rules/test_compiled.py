@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from jobs.compiled import compiled, plain
+from jobs.compiled import compiled, plain, prefetch
 
 
 def total(values):
@@ -37,3 +37,18 @@ def test_every_array_comes_as_one_kind(values):
     assert function(plain(values, np.int64)) == values.sum()
     assert len(function.signatures) == before == 1
     assert plain(values, np.int64).flags.writeable
+
+
+def test_asking_ahead_is_one_instruction_and_changes_nothing():
+    def far_apart(values, order):
+        found = 0
+        for place in range(len(order)):
+            prefetch(values, order[min(place + 4, len(order) - 1)])
+            found += values[order[place]]
+        return found
+
+    function = numba.njit(far_apart)
+    values, order = np.arange(1_000), np.random.default_rng(7).permutation(1_000)
+    assert function(values, order) == far_apart(values, order) == values.sum()
+    assert any("prefetch" in code for code in function.inspect_asm().values())
+    assert any("llvm.prefetch" in code for code in function.inspect_llvm().values())

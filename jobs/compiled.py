@@ -50,7 +50,7 @@ def _type_of_prefetch(context):  # type: ignore[no-untyped-def]
     return lambda array, index: types.none
 
 
-@lower_builtin(prefetch, types.Array, types.Integer)  # type: ignore[no-untyped-call]
+@lower_builtin(prefetch, types.Array, types.Integer)  # type: ignore[no-untyped-call,attr-defined]
 def _code_of_prefetch(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
     """Write the machine's instruction; a compiled function in its place would count references to the array."""
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)

@@ -79,6 +79,11 @@ install: ## make the virtual environment and install what is needed to run (noth
 		echo 'Installing 1.4 GB of packages into $(VENV) (about a minute) ...'; \
 		$(pip_install) -r requirements.txt; \
 		cksum < requirements.txt > $(VENV)/.runtime; \
+		rm -f $(VENV)/share/ryml/spark-classes.jsa; \
+	fi
+	@if [ ! -e $(VENV)/share/ryml/spark-classes.jsa ]; then \
+		echo 'Keeping the classes that Spark loads, so that it starts faster (half a minute) ...'; \
+		$(python) -m jobs.spark_classes || echo 'They could not be kept: Spark works without, and starts slower.'; \
 	fi
 
 install-dev: install ## the same and what tests and checks need

@@ -40,6 +40,7 @@ from jobs.demo_shop.user_model import UserBlock
 from jobs.lake.buckets import bucket_of
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import flat, lengths, list_column
+from jobs.spark_classes import use_kept_classes
 from schemas.item_models import COSINE
 from schemas.layout import UNDATED, Partition
 from schemas.tables import BACKTESTS, EVENT_TYPES, ITEM_INDEX, PROFILES
@@ -184,6 +185,7 @@ def train(folder: Path, depth: int) -> Figure:
     rows = attempt.write(BACKTESTS.schema.empty_table())
     chosen = {"status": "not judged", "why": "this is a benchmark", "model": COSINE.model_dump(mode="json")}
     attempt.publish([rows], inputs=[], parameters={}, metrics=chosen)
+    use_kept_classes()
     spark = [str(Path(sys.prefix) / "bin" / "spark-submit"), "--master", "local[2]"]
     # As in Airflow: see SPARK_CONF in plugins/ryml_airflow/launch.py.
     java = "spark.driver.extraJavaOptions=-XX:+UseSerialGC -XX:TieredStopAtLevel=1"

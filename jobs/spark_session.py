@@ -12,6 +12,8 @@ from typing import Final, TypeVar
 
 from pyspark.sql import SparkSession
 
+from jobs.spark_classes import use_kept_classes
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -27,6 +29,7 @@ def open_session(app_name: str) -> SparkSession:
     """Start or join the session; master, memory and the rest are the caller's (spark-submit, the Spark connection)."""
     # Workers run this very interpreter unless the deployment names another: the machine's `python3` has no pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    use_kept_classes()
     for name, size in _KEEP_FREED.items():
         os.environ.setdefault(name, str(size))
     return SparkSession.builder.appName(app_name).getOrCreate()

@@ -104,9 +104,12 @@ class BackfillSparkOperator(SparkSubmitOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit, wait, and read what was published in the staged lake."""
-        super().execute(context)
         from jobs.backfill.request import Backfill
         from jobs.rebuild_dates import rebuilt
+        from jobs.spark_classes import use_kept_classes
+
+        use_kept_classes()
+        super().execute(context)
 
         campaign = campaign_file(context["params"]["campaign"])
         result = rebuilt(Backfill.open(lake=setting("lake"), run_id=str(context["run_id"]), campaign=campaign))

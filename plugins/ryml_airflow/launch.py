@@ -199,6 +199,7 @@ class SparkJobOperator(SparkSubmitOperator):
         """
         from jobs.lake.lake import Lake
         from jobs.quality.kept_checks import read_stopped
+        from jobs.spark_classes import use_kept_classes
         from schemas.layout import safe_name
 
         options = self.options()
@@ -209,6 +210,7 @@ class SparkJobOperator(SparkSubmitOperator):
         if override:
             # The environment of this task's own process, which spark-submit inherits.
             os.environ.update(override.as_environment())
+        use_kept_classes()
         try:
             super().execute(context)
         except AirflowException as error:

@@ -79,9 +79,9 @@ install: ## make the virtual environment and install what is needed to run (noth
 		echo 'Installing 1.4 GB of packages into $(VENV) (about a minute) ...'; \
 		$(pip_install) -r requirements.txt; \
 		cksum < requirements.txt > $(VENV)/.runtime; \
-		rm -f $(VENV)/share/ryml/spark-classes.jsa; \
+		rm -f $(VENV)/share/ryml/spark-classes.*; \
 	fi
-	@if [ ! -e $(VENV)/share/ryml/spark-classes.jsa ]; then \
+	@if [ ! -e $(VENV)/share/ryml/spark-classes.bytes ]; then \
 		echo 'Keeping the classes that Spark loads, so that it starts faster (half a minute) ...'; \
 		$(python) -m jobs.spark_classes || echo 'They could not be kept: Spark works without, and starts slower.'; \
 	fi

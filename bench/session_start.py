@@ -1,7 +1,7 @@
-"""How long a Spark job that does nothing takes, with the classes of Spark's JVM kept (jobs/spark_classes.py) and without.
+"""How long a Spark job that does nothing takes, with the classes of Spark's JVM kept and without.
 
-Each is a spark-submit with two workers, as Airflow starts it, from its start to its end: JVM, session, one map in Python.
-In turn, so that a machine that slows down slows both; the median counts.
+Each is a spark-submit with two workers, as Airflow starts it, from its start to its end: JVM, session, one map in
+Python. In turn, so that a machine that slows down slows both; the median counts. See jobs/spark_classes.py.
 
 Run: PYTHONPATH=. .venv/bin/python bench/session_start.py [--runs 5]
 """
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from bench.export_rows import measure
-from jobs.spark_classes import VARIABLE, archive, use_kept_classes
+from jobs.spark_classes import VARIABLE, archive, is_whole, use_kept_classes
 
 NOTHING = """
 from pyspark.sql import SparkSession
@@ -31,8 +31,8 @@ CONF = (
 
 def main(runs: int) -> None:
     """Print the median of both, and the ratio."""
-    if not archive().exists():
-        sys.exit(f"{archive()} is missing; expected the classes to be kept. Run make install")
+    if not is_whole():
+        sys.exit(f"{archive()} is missing or cut short; expected the classes to be kept. Run make install")
     use_kept_classes()
     options = {"plain": "", "kept": os.environ[VARIABLE]}
     conf = [part for value in CONF for part in ("--conf", value)]

@@ -2,8 +2,9 @@
 
 A night starts a JVM for each of its Spark jobs, and most of what each does before its first task is to read, check and
 link the same 10,000 classes out of the jars. Class-data sharing (JEP 350) keeps them linked, 100 MB beside the packages
-of this environment. The JVM itself looks whether the file is of its own release and of these very jars, and starts
-without it where it is not: it is for speed alone, and may be missing.
+of this environment. The JVM itself looks whether the file is of its own release and of these very jars, adds up its
+checksums, and starts without it where something is not right: it is for speed alone, and may be missing. Only of a file
+that was cut short a JVM dies (17.0.15), so that its length is kept beside it.
 
 Run: python -m jobs.spark_classes     (once on each machine that submits jobs; `make install` does it)
 """
@@ -17,6 +18,7 @@ from typing import Final
 
 VARIABLE: Final = "SPARK_SUBMIT_OPTS"  # what spark-submit hands to the JVM that it becomes
 _QUIETLY: Final = "-Xlog:cds=off -Xlog:cds+dynamic=off -Xlog:class+path=off"
+_CHECKED: Final = "-XX:+VerifySharedSpaces"
 _LOAD: Final = "--load"
 
 
@@ -25,11 +27,19 @@ def archive() -> Path:
     return Path(sys.prefix) / "share" / "ryml" / "spark-classes.jsa"
 
 
+def is_whole() -> bool:
+    """Say whether there are kept classes, as long as they were when they were kept."""
+    try:
+        return archive().stat().st_size == int(_length_of(archive()).read_text())
+    except (OSError, ValueError):
+        return False
+
+
 def use_kept_classes() -> None:
     """Let every JVM that this process and its children start map the kept classes, if there are any."""
     given = os.environ.get(VARIABLE, "")
-    if archive().exists() and "-XX:SharedArchiveFile" not in given:
-        os.environ[VARIABLE] = f'{given} "-XX:SharedArchiveFile={archive()}" {_QUIETLY}'.strip()
+    if "-XX:SharedArchiveFile" not in given and is_whole():
+        os.environ[VARIABLE] = f'{given} "-XX:SharedArchiveFile={archive()}" {_CHECKED} {_QUIETLY}'.strip()
 
 
 def keep_classes() -> Path:
@@ -48,8 +58,13 @@ def keep_classes() -> Path:
             [*command, *quiet, __file__, _LOAD], check=True, capture_output=True,
             env={"SPARK_LOCAL_IP": "127.0.0.1", **os.environ, "PYSPARK_PYTHON": sys.executable, VARIABLE: options},
         )  # fmt: skip
+        _length_of(file).write_text(str(made.stat().st_size))
         made.replace(file)
     return file
+
+
+def _length_of(file: Path) -> Path:
+    return file.with_suffix(".bytes")
 
 
 def _load() -> None:

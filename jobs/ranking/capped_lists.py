@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from jobs.compiled import compiled, plain
+from jobs.compiled import compiled, plain, prefetch
 from jobs.ranking.item_facts import NO_KIND
 
 TAKEN: Final = -1
@@ -24,6 +24,8 @@ NOT_REACHED: Final = -2
 _FREE: Final = -1  # a place of the hash table that holds no item
 _MARGIN: Final = 4  # candidates sorted beyond n at first; a row whose caps pass over more is sorted again
 _DEEPER: Final = 4
+_LINES: Final = 4
+_OF_A_LINE: Final = 16  # numbers of four bytes
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -117,6 +119,14 @@ def _rank_rows(  # type: ignore[no-untyped-def]  # Numba finds the types: arrays
     fate, kept = np.empty(n + _MARGIN, np.int8), np.empty((caps, n), np.int32)
     never = np.float32(-np.inf)
     for row in range(first, last):
+        if row + 2 < last:
+            for place in range(interest_start[row + 2], interest_start[row + 3]):
+                prefetch(score_start, interest_of[place])
+            for place in range(interest_start[row + 1], interest_start[row + 2]):
+                ahead = score_start[interest_of[place]]
+                for entry in range(ahead, min(ahead + _LINES * _OF_A_LINE, len(score_item)), _OF_A_LINE):
+                    prefetch(score_item, entry)
+                    prefetch(score, entry)
         # At most half of the places are ever used, so that a free one is near.
         bound = held_start[row + 1] - held_start[row]
         for place in range(out_start[row], out_start[row + 1]):

@@ -178,6 +178,8 @@ def train(folder: Path, depth: int) -> Figure:
     """Run the whole job from profiles to published tables; the backtest's choice is put there first: cosine."""
     campaign, lake = folder / f"bench_{depth}.toml", Lake.open(str(folder / "lake"))
     campaign.write_text(CAMPAIGN.format(depth=depth))
+    for table in ("correlations", "product_correlations"):  # of a run before: it would be found, and nothing trained
+        shutil.rmtree(folder / "lake" / table / f"campaign={campaign.stem}", ignore_errors=True)
     attempt = lake.attempt(Partition("backtests", DATE, campaign.stem), "bench")
     rows = attempt.write(BACKTESTS.schema.empty_table())
     chosen = {"status": "not judged", "why": "this is a benchmark", "model": COSINE.model_dump(mode="json")}

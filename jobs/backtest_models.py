@@ -146,7 +146,10 @@ def _split(lake: Lake, profiles: Manifest, campaign: Campaign, date: dt.date) ->
     """Read the sample of users, bucket by bucket."""
     training, until = campaign.training, micros(Window.of_days(date, date).end_at)
     per_day = sum(
-        (count_days(lake, profiles, training, until, bucket) for bucket in range(lake.buckets)),
+        (
+            count_days(lake.read(profiles, bucket=bucket, columns=["event_type", "last_at"]), training, until)
+            for bucket in range(lake.buckets)
+        ),
         np.zeros(training.max_window_days, np.int64),
     )
     window_days, _ = choose_window(per_day, training)

@@ -15,6 +15,7 @@ import datetime as dt
 import functools
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +43,7 @@ from jobs.lake.lake import Attempt, Lake
 from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest, Window
 from jobs.lake.scratch import Scratch
-from jobs.profiles.pairs import pairs_of_profiles
+from jobs.profiles.pairs import COLUMNS, pairs_of_profiles
 from jobs.quality import gates
 from jobs.quality.checked_publish import publish_checked
 from jobs.quality.figures import Observed, observe
@@ -61,6 +62,7 @@ from schemas.errors import EmptyPartitionError, GateError
 from schemas.item_models import ItemModelSettings
 from schemas.layout import Partition
 from schemas.tables import HYBRID_ITEMS, PRODUCT_CORRELATIONS
+from schemas.training import TrainingSettings
 
 # Items a task correlates: small enough for many tasks, large enough to be worth one (measured 0.1 s at 2,000).
 _BLOCK_ITEMS: Final = 2_000
@@ -120,8 +122,8 @@ def _train(
     inputs = [profiles, backtest, hybrid] if hybrid else [profiles, backtest]
     merged = campaign.hybrid.model_dump(mode="json", include={"little_support", "enough_support"}) if hybrid else None
     parameters = {MODEL: model.model_dump(mode="json"), "training": training.table_parameters(), "hybrid": merged}
-    if found := lake.reusable(partition, inputs=inputs, parameters=parameters):
-        return found
+    if published := lake.reusable(partition, inputs=inputs, parameters=parameters):
+        return published
 
     from jobs.spark_session import map_parts, opening_session
 
@@ -131,14 +133,19 @@ def _train(
     attempt, items = lake.attempt(partition, run_id), len(read_index(lake))
     until = micros(Window.of_days(date, date).end_at)
     each = functools.partial(map_parts, spark, partitions=partitions)
-    per_day = each(functools.partial(count_days, lake, profiles, training, until), range(lake.buckets), "count records")
-    window_days, records = choose_window(np.sum(per_day, axis=0), training)
-    interest = Interest.of(training, since=until - window_days * DAY, until=until)
     with tempfile.TemporaryDirectory(prefix="ryml-train-") as folder:
         scratch = Scratch(Path(folder))
-        read = functools.partial(_read_bucket, lake, profiles, scratch, interest, items)
-        orders = each(read, range(lake.buckets), "read user buckets")
-        interactions = in_order([scratch.load(f"bucket-{bucket}") for bucket in range(lake.buckets)], orders)
+        # The narrowest window is laid out while its records are counted; too few of them, and it is done once more.
+        window_days = training.window_days
+        while True:
+            read = functools.partial(_read_bucket, lake, profiles, scratch, training, items, window_days, until)
+            found = each(read, range(lake.buckets), "read user buckets")
+            chosen_days, records = choose_window(np.sum([per_day for _, per_day in found], axis=0), training)
+            if chosen_days == window_days:
+                break
+            window_days = chosen_days
+        buckets = [scratch.load(f"bucket-{bucket}") for bucket in range(lake.buckets)]
+        interactions = in_order(buckets, [order for order, _ in found])
         _lay_out(scratch, interactions, model)
         rule = _merge_rule(scratch, lake, hybrid, campaign, items)
         work = _Work(attempt, scratch, model, training.depth, training.min_support, items, rule)
@@ -183,19 +190,23 @@ class _Work:
 
 
 def _read_bucket(
-    lake: Lake, profiles: Manifest, scratch: Scratch, interest: Interest, items: int, bucket: int
-) -> npt.NDArray[np.uint64]:
-    """Lay one bucket's interactions out; return the order of its users."""
-    rows = lake.read(profiles, bucket=bucket)
+    lake: Lake, profiles: Manifest, scratch: Scratch, training: TrainingSettings, items: int, window_days: int,
+    until: int, bucket: int,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:  # fmt: skip
+    """Lay one bucket's interactions out; return the order of its users, and its records by day."""
+    rows = lake.read(profiles, bucket=bucket, columns=["user_id", *COLUMNS])
+    interest = Interest.of(training, since=until - window_days * DAY, until=until)
     scratch.save(f"bucket-{bucket}", interest.matrix(pairs_of_profiles(rows), items))
-    return user_order(rows["user_id"])
+    return user_order(rows["user_id"]), count_days(rows, training, until)
 
 
 def _lay_out(scratch: Scratch, interactions: sparse.csr_array, model: ItemModelSettings) -> None:
     """Write what all tasks share: the fitted model, and the interactions from both sides."""
     evidence = Evidence.of(interactions)
-    evidence.save(scratch, _EVIDENCE)
-    save(fit(interactions, model, by_items=evidence.by_items), model, scratch, _MODEL)
+    with ThreadPoolExecutor(1) as pool:
+        saved = pool.submit(evidence.save, scratch, _EVIDENCE)
+        save(fit(interactions, model, by_items=evidence.by_items), model, scratch, _MODEL)
+        saved.result()
 
 
 def correlate_block(work: _Work, first: int) -> tuple[FileEntry, Observed]:

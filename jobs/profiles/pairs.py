@@ -15,6 +15,7 @@ from schemas.tables import EVENT_TYPES
 
 NEVER: Final = np.iinfo(np.int64).min
 DAY: Final = 86_400_000_000  # microseconds
+COLUMNS: Final = ("item", "event_type", "last_at", "count")  # of the profiles, that the pairs are made of
 _PURCHASE, _REFUND = EVENT_TYPES.index("purchase"), EVENT_TYPES.index("refund")
 
 Bools = npt.NDArray[np.bool_]

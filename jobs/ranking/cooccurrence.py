@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from jobs.compiled import compiled, plain
 from jobs.lake.list_columns import rank_within
 from jobs.lake.scratch import Scratch
 from jobs.ranking.sparse_product import TopProducts, by_popularity, top_n_product, top_products
@@ -50,14 +51,9 @@ class CooccurrenceItems:
         """Scale the interactions (users, items) from both sides; see item_model.fit."""
         r, turned = interactions, interactions.T.tocsr() if by_items is None else by_items
         users, items = squared_lengths(r)
-        user = np.repeat(np.arange(r.shape[0]), np.diff(r.indptr))
         items = items + settings.shrinkage
-        row_weight = turned.data * np.repeat(_power(items, settings.item_exponent), np.diff(turned.indptr))
-        column_weight = (
-            r.data * _power(users, settings.user_exponent)[user] * _power(items, settings.other_exponent)[r.indices]
-        )
-        left = sparse.csr_array((row_weight.astype(np.float32), turned.indices, turned.indptr), shape=turned.shape)
-        right = sparse.csr_array((column_weight.astype(np.float32), r.indices, r.indptr), shape=r.shape)
+        left = scaled(turned, _power(items, settings.item_exponent), np.ones(r.shape[0]))
+        right = scaled(r, _power(users, settings.user_exponent), _power(items, settings.other_exponent))
         if settings.popularity > 0:
             row_sums = left @ right.sum(axis=1)
             extra = sparse.csr_array((settings.popularity * row_sums).astype(np.float32)[:, None])
@@ -131,6 +127,28 @@ def _sharpener(interactions: sparse.csr_array, sharpening: float, threads: int) 
     laid_out = sparse.eye_array(items, format="csr", dtype=np.float32) - np.float32(sharpening) * similar
     parts = (laid_out.data, laid_out.indices.astype(np.int32), laid_out.indptr.astype(np.int32))
     return sparse.csr_array(parts, shape=laid_out.shape)
+
+
+def scaled(
+    matrix: sparse.csr_array, by_row: npt.NDArray[np.float64], by_column: npt.NDArray[np.float64]
+) -> sparse.csr_array:
+    """Multiply each entry by a number of its row, then by one of its column, in double precision.
+
+    Shapes: matrix (rows, columns), by_row (rows,), by_column (columns,); the answer is float32.
+    """
+    data = np.empty(matrix.nnz, np.float32)
+    _scale(
+        plain(matrix.indptr, np.int64), plain(matrix.indices, np.int32), plain(matrix.data, np.float32),
+        plain(by_row, np.float64), plain(by_column, np.float64), data,
+    )  # fmt: skip
+    return sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+@compiled
+def _scale(start, column, value, by_row, by_column, scaled_value):  # type: ignore[no-untyped-def]
+    for row in range(len(start) - 1):
+        for entry in range(start[row], start[row + 1]):
+            scaled_value[entry] = np.float64(value[entry]) * by_row[row] * by_column[column[entry]]
 
 
 def squared_lengths(matrix: sparse.csr_array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from jobs.compiled import compiled, plain
 from jobs.lake.buckets import keyed_hash
 from jobs.profiles.pairs import Bools, Pairs
 from schemas.training import TrainingSettings
@@ -76,9 +77,20 @@ def in_order(parts: list[sparse.csr_array], orders: list[npt.NDArray[np.uint64]]
     rows = np.argsort(order, kind="stable")
     rows = rows[counts[rows] > 0]
     indptr = np.concatenate(([0], np.cumsum(counts[rows])))
-    # Where each entry of the result stands in the parts laid end to end.
-    place = np.arange(indptr[-1]) + np.repeat(starts[rows] - indptr[:-1], counts[rows])
-    indices = np.concatenate([part.indices for part in parts])[place]
-    data = np.concatenate([part.data for part in parts])[place]
+    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    _copy_rows(
+        plain(starts[rows], np.int64), plain(indptr, np.int64),
+        plain(np.concatenate([part.indices for part in parts]), np.int32), indices,
+        plain(np.concatenate([part.data for part in parts]), np.float32), data,
+    )  # fmt: skip
     kind = np.int32 if indptr[-1] < np.iinfo(np.int32).max else np.int64
     return sparse.csr_array((data, indices, indptr.astype(kind)), shape=(len(rows), parts[0].shape[1]))
+
+
+@compiled
+def _copy_rows(start, indptr, from_indices, indices, from_data, data):  # type: ignore[no-untyped-def]
+    """Copy row after row from where it starts."""
+    for row in range(len(start)):
+        for place in range(indptr[row], indptr[row + 1]):
+            indices[place] = from_indices[start[row] + place - indptr[row]]
+            data[place] = from_data[start[row] + place - indptr[row]]

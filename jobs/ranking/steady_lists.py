@@ -37,7 +37,10 @@ def shown_lists(
 
 
 def stood_in(
-    before: pa.Table | None, item: npt.NDArray[np.int32], other: npt.NDArray[np.int32], index: pa.StringArray
+    before: pa.Table | None,
+    item: npt.NDArray[np.int32] | npt.NDArray[np.intp],
+    other: npt.NDArray[np.int32],
+    index: pa.StringArray,
 ) -> Bools:
     """Tell which pairs stood in the lists before."""
     if before is None:
@@ -47,7 +50,9 @@ def stood_in(
     others = pa.chunked_array([chunk.flatten() for chunk in before["other_item_id"].chunks], pa.string())
     listed = to_items(index, others)
     known = listed_item.astype(np.int64) * items + listed.to_numpy()
-    return np.isin(item.astype(np.int64) * items + other, known)
+    # Arrow's look-up: NumPy's isin finds the different ones of both sides first, five times as long for millions.
+    found = pc.is_in(pa.array(item.astype(np.int64) * items + other), value_set=pa.array(known))
+    return found.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 def replaced_without_gain(correlations: pa.Table, shown: pa.Table, before: pa.Table | None, index: pa.StringArray,
@@ -56,7 +61,8 @@ def replaced_without_gain(correlations: pa.Table, shown: pa.Table, before: pa.Ta
 
     Looked at from the result: the weakest newcomer of a list against the strongest that had to go.
     """
-    item = np.repeat(correlations["item"].to_numpy(), lengths(correlations["other_item"]))
+    # As wide as a position: NumPy's ufunc.at is ten times as slow for any other index.
+    item = np.repeat(correlations["item"].to_numpy().astype(np.intp), lengths(correlations["other_item"]))
     other, score = flat(correlations["other_item"]), flat(correlations["score"]).astype(np.float64)
     was, now = stood_in(before, item, other, index), stood_in(shown, item, other, index)
     size = len(index)

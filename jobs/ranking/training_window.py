@@ -2,10 +2,9 @@
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from jobs.lake.lake import Lake
 from jobs.lake.list_columns import flat
-from jobs.lake.manifest import Manifest
 from jobs.ranking.interactions import DAY
 from schemas.errors import EmptyPartitionError
 from schemas.training import TrainingSettings
@@ -31,15 +30,12 @@ def choose_window(per_day: npt.NDArray[np.int64], training: TrainingSettings) ->
     return training.max_window_days, int(total[-1])
 
 
-def count_days(
-    lake: Lake, profiles: Manifest, training: TrainingSettings, until: int, bucket: int
-) -> npt.NDArray[np.int64]:
-    """Count one bucket's records of interest by their age in whole days.
+def count_days(profiles: pa.Table, training: TrainingSettings, until: int) -> npt.NDArray[np.int64]:
+    """Count the records of interest in some profiles by their age in whole days.
 
     Shapes: (max_window_days,), the newest day first. Units: until in microseconds, itself excluded.
     """
-    rows = lake.read(profiles, bucket=bucket, columns=["event_type", "last_at"])
     is_interest = np.array(training.weights_by_type()) > 0
-    age_days = (until - 1 - flat(rows["last_at"])[is_interest[flat(rows["event_type"])]]) // DAY
+    age_days = (until - 1 - flat(profiles["last_at"])[is_interest[flat(profiles["event_type"])]]) // DAY
     inside = age_days[(age_days >= 0) & (age_days < training.max_window_days)]
     return np.bincount(inside, minlength=training.max_window_days)

@@ -95,9 +95,9 @@ class Pairs:
 
     def matrix(self, chosen: Bools, values: npt.NDArray[np.float32], items: int) -> sparse.csr_array:
         """Lay the chosen pairs out as a users x items matrix, rows in user order."""
-        indptr = np.zeros(self.users + 1, np.int64)
-        np.cumsum(np.bincount(self.user[chosen], minlength=self.users), out=indptr[1:])
-        return sparse.csr_array((values[chosen], self.item[chosen].astype(np.int32), indptr), shape=(self.users, items))
+        rows, indptr = np.flatnonzero(chosen), np.zeros(self.users + 1, np.int64)
+        np.cumsum(np.bincount(self.user[rows], minlength=self.users), out=indptr[1:])
+        return sparse.csr_array((values[rows], self.item[rows].astype(np.int32), indptr), shape=(self.users, items))
 
 
 def pairs_of_profiles(profiles: pa.Table) -> Pairs:

@@ -271,8 +271,10 @@ def _count_repeats(rule: Unique, kind: pa.DataType, columns: list[pa.ChunkedArra
     values = pa.chunked_array([chunk for column in columns for chunk in column.chunks], kind).drop_null()
     if rule.across_files:
         observed.columns[rule.column] = [hashed(values)]
-    else:
+    elif not pc.all(pc.less(values[:-1], values[1:])).as_py():  # in order, as most tables are by key, none repeats
         observed.sums[rule.repeats] += len(values) - pc.count_distinct(values).as_py()
+    else:
+        observed.sums[rule.repeats] += 0
 
 
 def hashed(values: pa.ChunkedArray) -> Column:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.lake.list_columns import flat, lengths
 from jobs.lake.mixing import GAMMA, mix
 from jobs.quality.figures import Figures, Observed, observe
 from schemas.contracts import CONTRACTS
@@ -47,10 +47,11 @@ def observe_lists(rows: pa.Table, *, in_catalog: Bools, in_stock: Bools, slots: 
     """
     observed = observe(CONTRACTS[RECOMMENDATIONS.name], rows)
     counts, items = lengths(rows["item"]), flat(rows["item"]).astype(np.int64)
-    known = items < len(in_catalog)
+    shown = np.bincount(items, minlength=len(in_catalog))
+    known = shown[: len(in_catalog)]
     observed.sums["shown_items"] = len(items)
-    observed.sums["shown_in_catalog"] = int(in_catalog[items[known]].sum())
-    observed.sums["shown_in_stock"] = int(in_stock[items[known]].sum())
+    observed.sums["shown_in_catalog"] = int(known[in_catalog].sum())
+    observed.sums["shown_in_stock"] = int(known[in_stock].sum())
     fits = (counts == 0) | ((counts >= min_items) & (counts <= slots))
     observed.sums["lists_of_wrong_length"] = int((~fits).sum())
     table = _as_rows(items, counts, slots)
@@ -61,11 +62,8 @@ def observe_lists(rows: pa.Table, *, in_catalog: Bools, in_stock: Bools, slots: 
     for length, users_of_it in enumerate(np.bincount(counts, minlength=slots + 1).tolist()):
         observed.sums[f"users_with_list_of.{length}"] = users_of_it
     _observe_sources(observed, flat(rows["source"]), np.repeat(np.arange(len(counts)), counts), len(counts))
-    shown_at_all = np.zeros(len(in_catalog), np.bool_)
-    shown_at_all[items[known]] = True
-    observed.columns[_SHOWN] = [np.packbits(shown_at_all)]
+    observed.columns[_SHOWN] = [np.packbits(known > 0)]
     observed.tops["list"] = _top([row[row >= 0].tobytes() for row in lists[_largest(users)]], users[_largest(users)])
-    shown = np.bincount(items)
     item = np.flatnonzero(shown)
     shown = shown[item]
     observed.tops["item"] = _top([row.tobytes() for row in item[_largest(shown)]], shown[_largest(shown)])
@@ -137,8 +135,7 @@ def _as_rows(items: Ints, counts: Ints, slots: int) -> Ints:
     """Lay lists out side by side, without the empty ones, short ones filled with -1."""
     counts = counts[counts > 0]
     table = np.full((len(counts), int(counts.max(initial=slots))), -1, np.int64)
-    row = np.repeat(np.arange(len(counts)), counts)
-    table[row, rank_within(row)] = items
+    table[np.arange(table.shape[1]) < counts[:, None]] = items
     return table
 
 

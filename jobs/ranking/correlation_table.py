@@ -10,6 +10,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from jobs.lake.list_columns import flat, lengths, rank_within
+from jobs.ranking.csr_rows import row_starts
 from jobs.ranking.item_facts import NO_KIND, ItemFacts
 from jobs.ranking.sparse_product import check_finite
 
@@ -34,7 +35,7 @@ class CorrelationTable:
         """Cut out the rows of some items, whole or only their near part."""
         start = self.matrix.indptr[items].astype(np.int64)
         count = self.near[items] if near else np.diff(self.matrix.indptr)[items]
-        indptr = np.concatenate(([0], np.cumsum(count)))
+        indptr = row_starts(count)
         entry = np.repeat(start - indptr[:-1], count) + np.arange(indptr[-1])
         return sparse.csr_array(
             (self.matrix.data[entry], self.matrix.indices[entry], indptr), shape=(len(items), self.matrix.shape[1])
@@ -57,7 +58,7 @@ def correlation_table(parts: Iterable[pa.Table], facts: ItemFacts, neighbours: i
         near[item] = _reach(row, facts.is_eligible[other], neighbours, count)
         others.append(other)
         scores.append(score)
-    indptr = np.concatenate(([0], np.cumsum(counts)))
+    indptr = row_starts(counts)
     matrix = sparse.csr_array((np.concatenate(scores), np.concatenate(others), indptr), shape=(items, items))
     check_finite(matrix)
     return CorrelationTable(matrix, near)
@@ -80,8 +81,8 @@ def boosted(scores: sparse.csr_array, facts: ItemFacts) -> sparse.csr_array:
     eligible = facts.is_eligible[scores.indices]
     item = scores.indices[eligible]
     value = scores.data[eligible] * facts.boost[item]
-    count = np.concatenate(([0], np.cumsum(eligible)))[scores.indptr]
-    made = sparse.csr_array((value.astype(np.float32), item.astype(np.int32), count), shape=scores.shape)
+    indptr = row_starts(eligible)[scores.indptr]
+    made = sparse.csr_array((value.astype(np.float32), item.astype(np.int32), indptr), shape=scores.shape)
     check_finite(made * np.float32(MOST_WEIGHT))
     return made
 
@@ -90,7 +91,7 @@ def items_of_groups(facts: ItemFacts) -> sparse.csr_array:
     """Mark the items of each group of twins. Shapes: (groups, items)."""
     item = np.flatnonzero(facts.twins != NO_KIND)
     item = item[np.argsort(facts.twins[item], kind="stable")]
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(facts.twins[item], minlength=twin_groups(facts)))))
+    indptr = row_starts(np.bincount(facts.twins[item], minlength=twin_groups(facts)))
     return sparse.csr_array(
         (np.ones(len(item), np.float32), item.astype(np.int32), indptr), shape=(len(indptr) - 1, len(facts.twins))
     )

@@ -33,6 +33,16 @@ def _put(free, row, column, value, indices, data):  # type: ignore[no-untyped-de
         indices[place], data[place] = column[entry], value[entry]
 
 
+def row_starts(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Say where each row starts, and where the last one ends, in 32 bits wherever they suffice.
+
+    SciPy's arrays widen the columns to what the starts have: of 64 bits they take twice the memory, and each compiled
+    loop that is given them has them copied.
+    """
+    starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    return starts.astype(sparse.get_index_dtype(maxval=int(starts[-1])))
+
+
 def row_of(matrix: sparse.csr_array) -> Int64s:
     """Name the row of every entry."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -68,7 +68,7 @@ def recommend(batch: UserBatch, shared: Shared, settings: RankingSettings, featu
     """
     caps = caps_of(settings, shared.facts)
     excluded = _excluded(batch, shared)
-    own, _ = own_lists(batch, shared, settings)
+    own, _ = own_lists(batch, shared, settings, excluded)
     source = RECOMMENDATION_SOURCES.index("wishlist" if shared.table is None else "history")
     lists, sources = own, np.full(own.nnz, source, np.int8)
     features = np.full(len(batch), NO_KIND, np.int64) if features is None else features
@@ -88,12 +88,16 @@ def recommend(batch: UserBatch, shared: Shared, settings: RankingSettings, featu
     return _as_table(batch, lists, sources, settings)
 
 
-def own_lists(batch: UserBatch, shared: Shared, settings: RankingSettings) -> tuple[sparse.csr_array, Bools]:
+def own_lists(
+    batch: UserBatch, shared: Shared, settings: RankingSettings, excluded: sparse.csr_array | None = None
+) -> tuple[sparse.csr_array, Bools]:
     """Rank what goes with the users' own items; say as well who is ranked over the whole table.
 
     Those are the users whose list comes up short with the near part of it, where the whole has more for them.
+    `excluded` is the batch's exclusion matrix, where it is made already.
     """
-    caps, excluded = caps_of(settings, shared.facts), _excluded(batch, shared)
+    caps = caps_of(settings, shared.facts)
+    excluded = _excluded(batch, shared) if excluded is None else excluded
     own = capped_lists(batch.interest, shared.near, excluded, settings.slots, caps=caps, twins=shared.twins)
     whole = np.zeros(len(batch), np.bool_)
     short = np.flatnonzero((np.diff(own.indptr) < settings.slots) & (np.diff(batch.interest.indptr) > 0))

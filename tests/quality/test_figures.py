@@ -194,3 +194,18 @@ def test_list_figures_are_those_of_plain_python(lists, files):
     assert set(figures) - set(follows) == {"catalog_coverage", *FOLLOWS_STOCK} - {
         "recommended_share_of_last_good", "catalog_coverage_of_last_good",
     }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=8), st.booleans(), st.integers(0, 8))
+def test_repeats_of_keys_are_counted_in_order_or_out_of_it(users, in_order, cut):
+    users = sorted(users) if in_order else users
+    parts = [
+        pa.table(
+            {"user_id": part, "item": [[]] * len(part), "score": [[]] * len(part), "source": [[]] * len(part),
+             "outcome": ["no_history"] * len(part)}, schema=RECOMMENDATIONS.schema,
+        )
+        for part in (users[:cut], users[cut:])
+    ]  # fmt: skip
+    observed = observe(CONTRACTS[RECOMMENDATIONS.name], pa.concat_tables(parts))
+    assert figures_of(CONTRACTS[RECOMMENDATIONS.name], observed)["user_id_repeats"] == len(users) - len(set(users))

@@ -74,9 +74,9 @@ def test_lists_do_not_depend_on_the_threads():
     assert case.lists(threads=2) == case.lists(threads=7) == alone
 
 
-def ties_as_they_come(item, total, candidates, depth, best_item, best):
-    order = np.argsort(-total[:candidates], kind="stable")[:depth]
-    best[: len(order)], best_item[: len(order)] = total[order], item[order]
+def ties_as_they_come(key, candidates, depth, best, best_item):
+    order = np.argsort(-(key[:candidates] >> 32).astype(np.int64), kind="stable")[:depth]
+    best[: len(order)], best_item[: len(order)] = key[order], ~key[order].astype(np.uint32)
     return len(order)
 
 

@@ -116,7 +116,7 @@ def without_the_whole_table(monkeypatch):
     real = recommend_module.own_lists
     monkeypatch.setattr(
         recommend_module, "own_lists",
-        lambda batch, shared, settings: real(batch, dataclasses.replace(shared, table=None), settings),
+        lambda batch, shared, *more: real(batch, dataclasses.replace(shared, table=None), *more),
     )  # fmt: skip
 
 

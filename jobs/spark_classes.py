@@ -1,4 +1,4 @@
-"""The classes that Spark's JVM loads, kept in a file that the next JVM maps: a session starts in half the time.
+"""The classes that Spark's JVM loads, kept in a file that the next JVM maps: a job starts sooner.
 
 A night starts a JVM for each of its Spark jobs, and most of what each does before its first task is to read, check and
 link the same 10,000 classes out of the jars. Class-data sharing (JEP 350) keeps them linked, 100 MB beside the packages

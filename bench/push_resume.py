@@ -21,11 +21,9 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from bench.push import BUCKETS, CAMPAIGN, DATE, ROOT, serving, write_inputs, write_plan
+from bench.push import BUCKETS, DATE, ROOT, open_delivery, serving, write_inputs, write_plan
 from jobs.delivery.ledger import Ledger, Run
-from jobs.delivery.run_context import Delivery
-from jobs.delivery.sendgrid_client import SendGridProvider
-from jobs.delivery.timing import REAL_TIME, utc_now
+from jobs.delivery.timing import utc_now
 from jobs.lake.lake import Lake
 from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
@@ -35,18 +33,9 @@ RUN: Final = Run("bench", DATE)
 _LOOK_SECONDS: Final = 0.05
 
 
-def open_delivery(folder: str, host: str) -> Delivery:
-    """Open the push, as each of its processes does."""
-    ledger, provider = (
-        Ledger(f"sqlite:///{folder}/ledger.db", utc_now),
-        SendGridProvider("SG.bench", host, timeout_seconds=120),
-    )
-    return Delivery(Lake.open(f"{folder}/lake"), CAMPAIGN, RUN, ledger, provider, "bench", REAL_TIME)
-
-
 def push_slot(folder: str, host: str, slot: int) -> None:
     """Push every second chunk."""
-    delivery = open_delivery(folder, host)
+    delivery = open_delivery(folder, host, RUN.send_date, RUN.campaign)
     _, chunks, _ = delivery.ledger.plan(RUN)
     for chunk in chunks[slot::SLOTS]:
         push_chunk(delivery, chunk.chunk)
@@ -106,7 +95,7 @@ def kill_and_resume(folder: str, host: str, users: int) -> dict[str, Any]:
         raise SystemExit("a slot failed after the second start; its message is above")
     since = asked(folder, began_at)
     bodies = Counter(body for _, what, body in filter(is_upsert, asked(folder)) if body)
-    counts = reconcile(open_delivery(folder, host))
+    counts = reconcile(open_delivery(folder, host, RUN.send_date, RUN.campaign))
     return {
         "done": done, "unheard": unheard, "delivered": counts["delivered"],
         "next": (since[0][0] - began_at).total_seconds(),

@@ -60,7 +60,8 @@ def merge_plain(
     # A body that writes all that was there takes its place; another lies over it.
     is_whole = f"(key_set IN ({covered}) OR key_set IS NULL AND fields IS NULL)"
     connection.execute("SAVEPOINT before_body")
-    # One look at each contact: what may not be merged like this is left out, and missing in what comes back.
+    # What may not be merged like this is left out, and missing in the count. Rows are counted and not returned: to hand
+    # 30,000 of them over took longer than to merge them.
     merged = connection.execute(
         "INSERT INTO contacts AS c (email, profile, body, position, key_set, created_at, updated_at) "
         "SELECT j.value, '{}', ?, j.key, ?, ?, ? FROM json_each(?) AS j WHERE j.value IS NOT NULL "
@@ -70,23 +71,25 @@ def merge_plain(
         f"over_position = iif({is_whole}, NULL, excluded.position), "
         f"key_set = iif({is_whole}, excluded.key_set, key_set), "
         f"over_key_set = iif({is_whole}, NULL, excluded.key_set), updated_at = excluded.updated_at "
-        f"WHERE NOT {_OTHER_IDENTIFIER} AND (over_key_set IS NULL OR over_key_set IN ({covered})) RETURNING contact",
+        f"WHERE NOT {_OTHER_IDENTIFIER} AND (over_key_set IS NULL OR over_key_set IN ({covered}))",
         (body, keys, at, at, addresses),
-    ).fetchall()
-    contacts = [row[0] for row in merged]
-    if len(contacts) < sum(email is not None for email in emails):
+    ).rowcount
+    if merged < sum(email is not None for email in emails):
         connection.execute("ROLLBACK TO before_body")
         return None
     connection.execute("RELEASE before_body")
     # Contacts are numbered in the order of their creation, and no number comes twice.
-    created = len({contact for contact in contacts if newest is None or contact > newest["seq"]})
-    numbers = json.dumps(contacts)
+    created = connection.execute(
+        "SELECT count(*) FROM contacts WHERE contact > ?", (newest["seq"] if newest else 0,)
+    ).fetchone()[0]
     for number in lists:
         added = connection.execute(
-            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, value FROM json_each(?)", (number, numbers)
+            "INSERT OR IGNORE INTO memberships (list, contact) SELECT ?, c.contact "
+            "FROM json_each(?) AS j CROSS JOIN contacts AS c ON c.email = j.value",
+            (number, addresses),
         ).rowcount
         _grow_list(connection, number, added)
-    return Merged(created, len(contacts) - created)
+    return Merged(created, merged - created)
 
 
 def _covered(connection: sqlite3.Connection, keys: int) -> list[int]:

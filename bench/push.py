@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sendgrid
 
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sendgrid_client import SendGridProvider
@@ -42,12 +43,12 @@ from jobs.lake.buckets import bucket_of
 from jobs.lake.lake import Lake
 from jobs.lake.list_columns import list_column
 from jobs.lake.manifest import Manifest
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
-from schemas.campaign import Campaign, PushMethod
+from schemas.campaign import Campaign
 from schemas.errors import RetryableMailError
 from schemas.layout import UNDATED, Partition
 from schemas.mail_fields import all_fields
+from schemas.push_method import PushMethod
 from schemas.tables import CATALOG, CHUNKS, ITEM_INDEX, TABLES, USERS
 
 ROOT = Path(__file__).resolve().parents[1]

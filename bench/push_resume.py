@@ -1,6 +1,7 @@
 """How fast a push goes on after SIGKILL in its middle, and what it repeats.
 
-Two slots push at once, each a process of its own that takes every second chunk, as Airflow's pool lets them. The whole
+Two slots push at once, each a process of its own that takes every second chunk, as Airflow's pool lets them; like the
+job, it looks who has its chunks before it loads what pushes them. The whole
 process group is killed at a random instant after half of the users are confirmed, and started again. What counts is
 what the provider saw: seconds from the start of the processes to the next request, of any kind and with contacts, and
 the requests with contacts whose very body had come before.
@@ -19,26 +20,30 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
-from bench.push import BUCKETS, DATE, ROOT, open_delivery, serving, write_inputs, write_plan
+from jobs.delivery.chunk_lease import first_sight
 from jobs.delivery.ledger import Ledger, Run
-from jobs.delivery.timing import utc_now
-from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
-from jobs.reconcile_push import reconcile
+from jobs.delivery.timing import REAL_TIME, utc_now
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 SLOTS: Final = 2
-RUN: Final = Run("bench", DATE)
+RUN: Final = Run("bench", dt.date(2026, 11, 2))  # the date of bench.push
 _LOOK_SECONDS: Final = 0.05
 
 
 def push_slot(folder: str, host: str, slot: int) -> None:
     """Push every second chunk."""
+    ledger = Ledger(f"sqlite:///{folder}/ledger.db", utc_now)
+    _, chunks, _ = ledger.plan(RUN)
+    seen = {chunk.chunk: first_sight(ledger, RUN, chunk.chunk, REAL_TIME) for chunk in chunks[slot::SLOTS]}
+    from bench.push import open_delivery
+    from jobs.delivery.chunk_push import push_chunk
+
     delivery = open_delivery(folder, host, RUN.send_date, RUN.campaign)
-    _, chunks, _ = delivery.ledger.plan(RUN)
-    for chunk in chunks[slot::SLOTS]:
-        push_chunk(delivery, chunk.chunk)
+    for chunk, sight in seen.items():
+        push_chunk(delivery, chunk, sight)
 
 
 def start(folder: str, host: str) -> list[subprocess.Popen[bytes]]:
@@ -73,6 +78,10 @@ def is_upsert(row: tuple[dt.datetime, str, str]) -> bool:
 
 def kill_and_resume(folder: str, host: str, users: int) -> dict[str, Any]:
     """Push, kill, push again to the end; say what the second start cost."""
+    from bench.push import open_delivery, write_plan
+    from jobs.lake.lake import Lake
+    from jobs.reconcile_push import reconcile
+
     lake, ledger = Lake.open(f"{folder}/lake"), Ledger(f"sqlite:///{folder}/ledger.db", utc_now)
     write_plan(lake, ledger, RUN, changed=0.0, is_full=True, method="contacts")
     slots = start(folder, host)
@@ -106,6 +115,9 @@ def kill_and_resume(folder: str, host: str, users: int) -> dict[str, Any]:
 
 def main(users: int) -> None:
     """Print what the second start cost."""
+    from bench.push import BUCKETS, serving, write_inputs
+    from jobs.lake.lake import Lake
+
     print(f"load {os.getloadavg()[0]:.1f}, {users:,} users, {SLOTS} slots")
     with serving() as (folder, host, _):
         write_inputs(Lake.open(f"{folder}/lake", buckets=BUCKETS), users)

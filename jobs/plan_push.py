@@ -35,9 +35,10 @@ from jobs.lake.list_columns import lengths
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.summary import summarise
 from jobs.quality.override import GateOverride
-from schemas.campaign import CONTACT_METHODS, Campaign, PushMethod, PushSettings, load_campaign
+from schemas.campaign import Campaign, PushSettings, load_campaign
 from schemas.errors import ConfigError, EmptyPartitionError, GateError
 from schemas.layout import Partition
+from schemas.push_method import CONTACT_METHODS, PushMethod
 from schemas.tables import MIRROR, PLAN_ACTIONS
 
 MIRROR_DAYS = 366  # a user not pushed for a year is no longer known to hold anything

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.command_line import run
+from jobs.delivery.chunk_push import LAG
 from jobs.delivery.ledger import ChunkPlan
 from jobs.delivery.people_book import withdrawn
 from jobs.delivery.read_back import check_sample
@@ -30,7 +31,6 @@ from jobs.delivery.run_list import ensure_run_list
 from jobs.lake.lake import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.plan_push import MIRROR_DAYS
-from jobs.push_chunk import LAG
 from schemas.errors import GateError
 from schemas.layout import Partition
 from schemas.tables import MIRROR, RECEIPT_OUTCOMES

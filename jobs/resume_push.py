@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command_line import run
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.run_context import Delivery, ProviderAddress, delivery_parser
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 
 

@@ -20,13 +20,10 @@ from schemas.errors import ConfigError
 from schemas.last_look import LastLookSettings
 from schemas.mail_fields import BLANK, DEFAULT_PREFIX, NEUTRAL
 from schemas.mail_send import HOLD_MINUTES, MailSendSettings
+from schemas.push_method import PushMethod
 from schemas.ranking_rules import RankingSettings
 from schemas.send_time import Hour, SendTime, Zone
 from schemas.training import TrainingSettings
-
-PushMethod = Literal["contacts", "csv_import", "mail_send"]
-# Ways to write contacts: one may stand in for the other for a night.
-CONTACT_METHODS: Final = ("contacts", "csv_import")
 
 # It stands in paths, DAG ids and names of task groups.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")

@@ -12,8 +12,8 @@ from multiprocessing import forkserver
 import pytest
 
 NEEDED = (
-    "jobs.push_chunk", "jobs.reconcile_push", "jobs.schedule_send", "jobs.delivery.sendgrid_client", "jobs.lake.lake",
-    "rehearsal_fixture", "moto.server", "pytest",
+    "jobs.delivery.chunk_push", "jobs.reconcile_push", "jobs.schedule_send", "jobs.delivery.sendgrid_client",
+    "jobs.lake.lake", "rehearsal_fixture", "moto.server", "pytest",
 )  # fmt: skip
 
 

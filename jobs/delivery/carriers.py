@@ -16,8 +16,8 @@ from jobs.delivery.payload import Body
 from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.request_book import RequestBook, Ticket
 from jobs.delivery.sheet import Positions, Sheet
-from schemas.campaign import PushMethod
 from schemas.errors import BadContentMailError, RejectedMailError, TooLargeMailError
+from schemas.push_method import PushMethod
 
 
 class Load(Protocol):

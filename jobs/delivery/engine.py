@@ -23,7 +23,6 @@ from jobs.delivery.provider_calls import ProviderCalls
 from jobs.delivery.receipt_files import ReceiptFiles
 from jobs.delivery.request_book import Request, RequestBook, Ticket
 from jobs.delivery.sheet import Positions, Sheet
-from schemas.campaign import PushMethod
 from schemas.errors import (
     BadContentMailError,
     GateError,
@@ -33,6 +32,7 @@ from schemas.errors import (
     RetryableMailError,
     TooLargeMailError,
 )
+from schemas.push_method import PushMethod
 from schemas.tables import RECEIPT_OUTCOMES
 
 # An import job's length is not documented: ask ever less.

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from jobs.delivery.ledger_database import LedgerDatabase
 from jobs.delivery.ledger_rows import DONE, ChunkPlan, Run, chunk_plan, same_run
 from jobs.delivery.ledger_tables import chunks, plans
-from schemas.campaign import PushMethod
 from schemas.errors import GateError
+from schemas.push_method import PushMethod
 
 
 class LedgerPlans(LedgerDatabase):

@@ -57,7 +57,7 @@ def provider_address(conn_id: str):  # type: ignore[no-untyped-def]  # ProviderA
     """The e-mail provider's host and key, from an Airflow connection; never rendered, logged or passed on."""
     from airflow.sdk import BaseHook
 
-    from jobs.delivery.run_context import ProviderAddress
+    from jobs.delivery.provider_address import ProviderAddress
 
     connection = BaseHook.get_connection(conn_id)
     return ProviderAddress(host=connection.host or "", api_key=connection.password or "")

@@ -25,11 +25,11 @@ from small_night import (
 )  # fmt: skip
 
 from jobs.delivery import mail_sender, run_batch
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.mail_book import MailBook
 from jobs.delivery.people_book import bury, hashes_of
 from jobs.lake.buckets import bucket_of
 from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.schedule_send import schedule_send
 from jobs.settle_mails import settle_mails

@@ -13,13 +13,13 @@ import pyarrow as pa
 from fake_provider import NO_FAULTS, START, FakeProvider, VirtualTime
 
 from jobs.delivery import csv_file, payload
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.withdraw import PULLED_AT
 from jobs.lake.buckets import bucket_of
 from jobs.lake.item_index import read_index
 from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.schedule_send import schedule_send
 from schemas.campaign import Campaign

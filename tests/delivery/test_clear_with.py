@@ -26,6 +26,7 @@ from small_night import (
 )
 
 from jobs.delivery import chunk_sheet
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.content_digest import content_digests, item_digests
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.mail_template import load_template
@@ -34,7 +35,6 @@ from jobs.delivery.run_context import Delivery
 from jobs.delivery.sendgrid_client import SendGridProvider
 from jobs.delivery.timing import REAL_TIME, utc_now
 from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
 from jobs.rehearsal.behaviour import CLEARING
 from jobs.rehearsal.handlebars import render
 from schemas.campaign import PushSettings

@@ -6,7 +6,7 @@ import pytest
 from small_night import RUN, Death, Night, address, chunk_plans, freeze
 
 from jobs.cancel_send import cancel_send
-from jobs.push_chunk import push_chunk
+from jobs.delivery.chunk_push import push_chunk
 from jobs.reconcile_ledger import reconcile_ledger
 from jobs.reconcile_push import reconcile
 from jobs.resume_push import resume_push

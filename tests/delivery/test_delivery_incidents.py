@@ -28,6 +28,7 @@ from small_night import (
 
 from jobs.delivery import payload, provider_calls, shared_pace
 from jobs.delivery.addresses import ADDRESS_KEY
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.engine import Pusher
 from jobs.delivery.ledger import ChunkPlan, Ledger, Run
 from jobs.delivery.plan_gates import strange_in_plan
@@ -40,7 +41,6 @@ from jobs.delivery.timing import Timing
 from jobs.lake.buckets import keyed_hash
 from jobs.lake.lake import Lake
 from jobs.pull_suppressions import pull_suppressions
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.schedule_send import schedule_send
 from schemas.delivery_gates import DeliveryGates

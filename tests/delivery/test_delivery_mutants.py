@@ -18,8 +18,18 @@ import test_read_ahead as ahead
 import test_withdraw as withdraw
 from small_night import Night
 
-from jobs import push_chunk, schedule_send
-from jobs.delivery import carriers, chunk_rows, chunk_sheet, csv_file, csv_rows, engine, read_back, shared_pace
+from jobs import schedule_send
+from jobs.delivery import (
+    carriers,
+    chunk_lease,
+    chunk_rows,
+    chunk_sheet,
+    csv_file,
+    csv_rows,
+    engine,
+    read_back,
+    shared_pace,
+)
 from jobs.delivery.carriers import FileImports
 from jobs.delivery.chunk_reader import ChunkReader
 from jobs.delivery.engine import Pusher
@@ -146,7 +156,7 @@ def send_without_barrier(patch):
 
 def no_lease(patch):
     """A chunk is taken from a worker that lives."""
-    patch.setattr(push_chunk, "LEASE_SECONDS", 0.0)
+    patch.setattr(chunk_lease, "LEASE_SECONDS", 0.0)
 
 
 def what_was_read_ahead_stays(patch):

@@ -19,12 +19,12 @@ from small_night import (
     write_catalog,
 )
 
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import ChunkPlan, Run
 from jobs.delivery.mail_template import load_template
 from jobs.delivery.people_book import erased
 from jobs.delivery.plan import plan_bucket
 from jobs.delivery.run_context import Delivery
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.rehearsal.handlebars import render
 from jobs.schedule_send import schedule_send

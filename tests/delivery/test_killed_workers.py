@@ -28,12 +28,12 @@ from small_night import (
 )
 
 from jobs.delivery import csv_file, payload
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import Ledger
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sendgrid_client import SendGridProvider
 from jobs.delivery.timing import Timing
 from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.rehearsal.faults import FaultSettings
 from jobs.schedule_send import schedule_send

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.delivery.chunk_push import LAG
 from jobs.delivery.last_look import LastLook
 from jobs.lake.item_index import to_items
 from jobs.pull_recent_events import recent_window
-from jobs.push_chunk import LAG
 from jobs.reconcile_push import exclusion_lag
 from schemas.campaign import MailSettings
 from schemas.errors import ConfigError

@@ -9,12 +9,12 @@ import pytest
 import small_night
 from rehearsal_fixture import serve
 
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import Ledger, Run
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.sendgrid_client import SendGridProvider
 from jobs.delivery.timing import REAL_TIME, utc_now
 from jobs.lake.lake import Lake
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from schemas.campaign import load_campaign
 

@@ -10,11 +10,12 @@ from small_night import DATE, PLAN, RUN, address, chunk_plans
 
 from jobs.cancel_send import cancel_send
 from jobs.delivery import mail_sender
+from jobs.delivery.chunk_lease import take_chunk
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import Run
 from jobs.delivery.mail_book import MailBook
 from jobs.delivery.people_book import bury, hashes_of
 from jobs.fold_profiles import _mailed_lists
-from jobs.push_chunk import push_chunk, take_chunk
 from jobs.reconcile_ledger import reconcile_ledger
 from jobs.reconcile_push import reconcile
 from jobs.resume_push import resume_push
@@ -101,7 +102,7 @@ def test_a_worker_that_wakes_up_after_its_replacement_mails_nobody_twice(night):
         if not woken:
             woken.append(body)
             night.time.sleep(30)
-            claim = take_chunk(night.delivery, 0)
+            claim = take_chunk(night.ledger, night.delivery.run, 0, night.delivery.timing)
             night.delivery.ledger.release(RUN, claim)
             push_chunk(night.delivery, 0)
         return send(body)

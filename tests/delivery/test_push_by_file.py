@@ -8,8 +8,8 @@ from fake_provider import NO_FAULTS, some_faults
 from small_night import CAMPAIGN, PLAN, RUN, Death, Night, address, chunk_plans, freeze
 
 from jobs.delivery import carriers, csv_file
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.ledger import ChunkPlan
-from jobs.push_chunk import push_chunk
 from jobs.reconcile_push import reconcile
 from jobs.show_delivery import show_delivery
 from schemas.errors import BadContentMailError, GateError, MailError, RejectedMailError, RetryableMailError

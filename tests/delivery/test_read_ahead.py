@@ -5,10 +5,10 @@ import pytest
 from small_night import DATE, PLAN, RUN, Death, Night, freeze, write
 
 from jobs.delivery import chunk_reader, provider_calls
+from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.chunk_reader import ChunkReader
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.timing import Timing
-from jobs.push_chunk import push_chunk
 from schemas.errors import StorageError
 from schemas.layout import Partition
 from schemas.tables import USERS

@@ -12,8 +12,8 @@ from ryml_airflow.stack.interruption import InterruptedBySignalError
 from ryml_airflow.stack.preview import PreviewOptions, preview
 from ryml_airflow.stack.terminal import Terminal
 from ryml_airflow.stack.up import UpOptions, up
-from schemas.campaign import PushMethod
 from schemas.errors import RymlError
+from schemas.push_method import PushMethod
 
 _METHODS: tuple[PushMethod, ...] = get_args(PushMethod)
 _ROOT = Path(__file__).resolve().parents[3]

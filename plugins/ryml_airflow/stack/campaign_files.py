@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from schemas.campaign import PushMethod, load_campaign
+from schemas.campaign import load_campaign
 from schemas.errors import ConfigError
+from schemas.push_method import PushMethod
 
 # Of what mail_send needs and a campaign of contacts does not say. 45 minutes are the example of docs/mail.md.
 _MAIL_SEND: Final = {

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from schemas.campaign import PushMethod
 from schemas.errors import ConfigError
+from schemas.push_method import PushMethod
 
 DEMO_SOURCE = "demo_shop"
 # The night of the demo where its settings file names none: fixed, so that everybody sees the same figures.

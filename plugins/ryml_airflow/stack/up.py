@@ -38,8 +38,8 @@ from ryml_airflow.stack.summary import DaySummary
 from ryml_airflow.stack.supervisor import PartDiedError, Supervisor
 from ryml_airflow.stack.terminal import Terminal
 from ryml_airflow.stack.waiting_mails import counted_when_left
-from schemas.campaign import PushMethod
 from schemas.errors import ConfigError, RymlError
+from schemas.push_method import PushMethod
 
 # Name and arguments. Task logs are read from the disk that all components share; the servers that would hand them out
 # listen on every network and can not be told otherwise.

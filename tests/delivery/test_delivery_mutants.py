@@ -22,6 +22,7 @@ from jobs import schedule_send
 from jobs.delivery import (
     carriers,
     chunk_lease,
+    chunk_push,
     chunk_rows,
     chunk_sheet,
     csv_file,
@@ -157,6 +158,23 @@ def send_without_barrier(patch):
 def no_lease(patch):
     """A chunk is taken from a worker that lives."""
     patch.setattr(chunk_lease, "LEASE_SECONDS", 0.0)
+
+
+def a_first_sight_counts_whatever_came_since(patch):
+    """A worker that gave a sign of life while the next one loaded is taken for dead."""
+    look = chunk_lease._look
+
+    def since_the_first(ledger, run, chunk, timing, before=None):
+        now = look(ledger, run, chunk, timing)
+        return chunk_lease.Sight(now.holder, before.since) if before else now
+
+    patch.setattr(chunk_lease, "_look", since_the_first)
+
+
+def the_lease_begins_with_the_claim(patch):
+    """What was seen before the loading counts for nothing."""
+    take = chunk_push.take_chunk
+    patch.setattr(chunk_push, "take_chunk", lambda *of, meanwhile, seen=None: take(*of, meanwhile=meanwhile))
 
 
 def what_was_read_ahead_stays(patch):
@@ -348,12 +366,12 @@ def file_test(name, *fixtures):
     return run
 
 
-def reads_ahead(name):
+def reads_ahead(name, **options):
     """Run one test of test_read_ahead."""
 
     def run(base, tmp_path, ledger, patch):
         night = Night(base, tmp_path / "night", ledger)
-        getattr(ahead, f"test_{name}")(night, ahead.watch(night, patch))
+        getattr(ahead, f"test_{name}")(night, ahead.watch(night, patch), **options)
 
     return run
 
@@ -418,6 +436,11 @@ MUTANTS = [
     ),
     (send_without_barrier, incident("nothing_is_sent_before_the_books_balance", "night")),
     (no_lease, incident("a_chunk_whose_worker_lives_is_not_taken", "night")),
+    (
+        a_first_sight_counts_whatever_came_since,
+        reads_ahead("a_sign_of_life_after_the_first_sight_begins_the_lease_anew"),
+    ),
+    (the_lease_begins_with_the_claim, reads_ahead("the_lease_runs_from_the_first_sight", loading=3.3)),
     (what_was_read_ahead_stays, reads_ahead("who_reads_ahead_pushes_what_is_there_when_the_chunk_is_its_own")),
     (fields_are_asked_for_ahead, reads_ahead("what_a_dead_worker_left_is_read_before_its_lease_ends")),
     (never_late, incident("nobody_is_mailed_late", "night")),

@@ -1,18 +1,24 @@
 """A worker that waits for another one's lease reads the chunk meanwhile, and does nothing else before it is over."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from small_night import DATE, PLAN, RUN, Death, Night, freeze, write
 
 from jobs.delivery import chunk_reader, provider_calls
+from jobs.delivery.chunk_lease import first_sight, take_chunk
 from jobs.delivery.chunk_push import push_chunk
 from jobs.delivery.chunk_reader import ChunkReader
 from jobs.delivery.run_context import Delivery
 from jobs.delivery.timing import Timing
-from schemas.errors import StorageError
+from schemas.errors import GateError, StorageError
 from schemas.layout import Partition
 from schemas.tables import USERS
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("small")
 
 
@@ -91,6 +97,74 @@ def move_everybody(lake):
     partition = Partition("users", DATE)
     rows = [{**row, "email": f"moved-{row['email']}"} for row in lake.read(lake.manifest(partition)).to_pylist()]
     write(lake, partition, pa.Table.from_pylist(rows, schema=USERS.schema))
+
+
+@pytest.mark.parametrize("loading", [0.0, 3.3, 4.999, 60.0])
+def test_the_lease_runs_from_the_first_sight(night, readings, loading):
+    """What a job loads after its first look is no longer waited for, and no look ends later than the lease."""
+    die_after_a_request(night)
+    asked, began = len(night.provider.calls), night.time.seconds
+    seen = first_sight(night.ledger, RUN, 0, night.delivery.timing)
+    night.time.sleep(loading)
+    push_chunk(night.delivery, 0, seen)
+    due = began + max(provider_calls.LEASE_SECONDS, loading)
+    first = min(at for at, _ in night.provider.calls[asked:])
+    assert due <= first < due + 0.05
+    assert readings[1:] == [began + loading], "it is read once, at once"
+
+
+def test_a_sign_of_life_after_the_first_sight_begins_the_lease_anew(night, readings):
+    """A worker that lived while the second one loaded is not replaced, however long the loading took."""
+    freeze(night.delivery)
+    claim = night.ledger.claim(RUN, 0)
+    seen = first_sight(night.ledger, RUN, 0, night.delivery.timing)
+    night.time.sleep(60.0)
+    night.ledger.beat(RUN, claim)
+    began = night.time.seconds
+    push_chunk(night.delivery, 0, seen)
+    assert len(readings) == 1
+    assert night.provider.calls
+    assert min(at for at, _ in night.provider.calls) >= began + provider_calls.LEASE_SECONDS
+
+
+def test_a_sign_of_life_after_the_last_look_keeps_the_chunk(night):
+    """The claim names what the first look saw: a beat in the very last instant makes it void."""
+    freeze(night.delivery)
+    claim = night.ledger.claim(RUN, 0)
+    seen = first_sight(night.ledger, RUN, 0, night.delivery.timing)
+    night.time.sleep(60.0)
+    beats = []
+
+    def beat():
+        beats.append(night.time.seconds)
+        night.ledger.beat(RUN, claim)
+
+    taken = take_chunk(night.ledger, RUN, 0, night.delivery.timing, meanwhile=beat, seen=seen)
+    assert taken.epoch == claim.epoch + 1
+    assert len(beats) == 1
+    assert night.time.seconds >= beats[0] + provider_calls.LEASE_SECONDS
+
+
+def test_a_first_sight_of_no_chunk_leaves_the_word_to_the_claim(night):
+    freeze(night.delivery)
+    assert first_sight(night.ledger, RUN, 99, night.delivery.timing) is None
+    with pytest.raises(GateError, match="not in the plan"):
+        push_chunk(night.delivery, 99)
+
+
+_LOOKS_FIRST = """
+import datetime, pathlib, sys
+import jobs.push_chunk as job
+slow = ("numba", "numpy", "pyarrow", "pydantic", "scipy", "sendgrid")
+job.first_sight = lambda *_: sys.exit(", ".join(name for name in slow if name in sys.modules) or 77)
+job.main(lake="none", date=datetime.date(2026, 11, 2), run_id="r", campaign=pathlib.Path("none/spring.toml"),
+         ledger="sqlite://", provider=None, chunk=0)
+"""
+
+
+def test_the_job_looks_before_it_loads():
+    found = subprocess.run([sys.executable, "-c", _LOOKS_FIRST], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 77, found.stderr
 
 
 def test_a_chunk_that_nobody_had_is_read_once(night, readings):

@@ -31,7 +31,7 @@ def work(part):
     from jobs.worker_daemon import read_ahead
     read_ahead()
     return part
-print(map_parts(spark, work, [1, 2], "little"))
+print(sum(map_parts(spark, work, [1, 2], "little")))
 spark.stop()
 """
 # As in Airflow: see SPARK_CONF in plugins/ryml_airflow/launch.py.

@@ -2,11 +2,12 @@
 
 Run:  make bench-quality DATA=DIR OUT=DIR      [ARGS="--models ease,ryml --peer-defaults"]
 
-`events.parquet` (a file, or a folder of part files) has user_id and item_id (of any type), and may have event_type, ts and split. Rows without an id and
-events that undo interest (cancellation, refund, removal, return) are left out. `split` says which rows test ("test",
-"testing" or "holdout", in any case); else the newest fifth by `ts`; else a fifth of each user's items, drawn with a fixed seed. What tests is what the user
-does not have in training. Every model ranks all items for every test user, their training items left out; users
-without training, and lists that are short, get what is most popular, whatever the model.
+`events.parquet` (a file, or a folder of part files) has user_id and item_id (of any type), and may have event_type,
+ts and split. Rows without an id and events that undo interest (cancellation, refund, removal, return) are left out.
+`split` says which rows test ("test", "testing" or "holdout", in any case); else the newest fifth by `ts`; else a fifth
+of each user's items, drawn with a fixed seed. What tests is what the user does not have in training. Every model ranks
+all items for every test user, their training items left out; users without training, and lists that are short, get
+what is most popular, whatever the model.
 
 One JSON line per model: recall@20 and ndcg@20 (means over all users with something to find), coverage (share of the
 training items that stand in somebody's list), seconds to choose settings, to fit and to score. OUT/MODEL.parquet holds

@@ -15,7 +15,8 @@ each test user's list: user_id, item_id, rank (from 1).
 
 For ryml the recall of its lists cut as they are published (scores above 0, the best 200 and the best 20) stands beside.
 
-Settings are chosen on a part of the training data that is held back in the same way: by ryml among its item models, by
+Settings are chosen on a part of the training data that is held back in the same way (a split is looked at: does it test
+on what is newest, on what is newest of each user, or on any): by ryml among its item models, by
 each peer among a few of its settings (--peer-defaults: the first of them). Models that do not fit say why.
 """
 
@@ -57,7 +58,7 @@ def main(*, data: Path, out: Path, models: list[str], threads: int, peer_default
         raise SystemExit(f"unknown models {', '.join(unknown)}, expected some of {', '.join(known)}")
     found = read(data)
     out.mkdir(parents=True, exist_ok=True)
-    held_back = folds(found.train, by_time=found.protocol == "time")
+    held_back = folds(found.train, found.held_back)
     has = np.bincount(found.train.user, minlength=found.train.shape[0])
     facts = {
         "data": data.name,

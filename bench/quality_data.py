@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from scipy import sparse
 
-from jobs.ranking.validation import Interactions, share_of_each_user
+from jobs.ranking.validation import HeldBack, Interactions, share_of_each_user
 from schemas.errors import ConfigError
 
 TEST_SHARE = 0.2
+# A split tests on what is newest if so many of its test rows, or of its users, say so.
+NEARLY_ALL = 0.9
 # Events that undo interest; their rows are left out.
 NEGATIVE = re.compile(r"cancel|refund|remove|return|dislike|unlike|unsubscribe", re.IGNORECASE)
 SEED = 2_026  # names the draw
@@ -35,7 +37,7 @@ class Data:
     test: sparse.csr_array
     users: pa.Array
     items: pa.Array
-    has_times: bool
+    held_back: HeldBack  # how the test rows were taken
 
     @property
     def test_users(self) -> npt.NDArray[np.int64]:
@@ -78,7 +80,7 @@ def read(folder: Path) -> Data:
         sparse.csr_array((np.ones(len(test), np.float32), (test // shape[1], test % shape[1])), shape=shape),
         users,
         items,
-        at is not None,
+        _held_back(protocol, user, at, is_test),
     )
 
 
@@ -164,6 +166,24 @@ def _read_text(ts: pa.ChunkedArray) -> pa.ChunkedArray:
     inside = pc.cast(pc.if_else(zoned, text, None), pa.timestamp("us", tz="UTC"))
     outside = pc.cast(pc.if_else(zoned, None, text), pa.timestamp("us"))
     return pc.coalesce(pc.cast(inside, pa.int64()), pc.cast(outside, pa.int64()))
+
+
+def _held_back(
+    protocol: str, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64] | None, is_test: npt.NDArray[np.bool_]
+) -> HeldBack:
+    """See how the rows that test were taken."""
+    if protocol == "time":
+        return "newest"
+    if protocol == "random" or at is None or at.min() == at.max() or is_test.all():
+        return "any"
+    if (at[is_test] >= np.quantile(at[~is_test], NEARLY_ALL, method="lower")).mean() >= NEARLY_ALL:
+        return "newest"
+    users = user.max() + 1
+    first, last = np.full(users, np.iinfo(np.int64).max), np.full(users, np.iinfo(np.int64).min)
+    np.minimum.at(first, user[is_test], at[is_test])
+    np.maximum.at(last, user[~is_test], at[~is_test])
+    both = np.isin(np.arange(users), user[is_test]) & np.isin(np.arange(users), user[~is_test])
+    return "newest of each user" if both.any() and (first >= last)[both].mean() >= NEARLY_ALL else "any"
 
 
 def _divide(

@@ -165,6 +165,19 @@ def test_the_split_may_be_spelled_otherwise(tmp_path, names):
     assert data.test.indices.tolist() == [2]
 
 
+@pytest.mark.parametrize("held_back", ["newest", "newest of each user", "any"])
+def test_models_are_chosen_on_what_is_held_back_as_the_split_was(tmp_path, held_back):
+    rng = np.random.default_rng(3)
+    user, at = np.repeat(np.arange(40), 10), rng.permutation(400)
+    last = np.array([at[user == u].max() for u in range(40)])
+    is_test = {"newest": at >= 350, "newest of each user": at == last[user], "any": rng.random(400) < 0.2}[held_back]
+    split = np.where(is_test, "test", "train")
+    write(tmp_path, user_id=user, item_id=rng.integers(0, 300, 400), ts=at, split=split)
+    assert read(tmp_path).held_back == held_back
+    write(tmp_path, user_id=user, item_id=rng.integers(0, 300, 400), split=split)
+    assert read(tmp_path).held_back == "any"
+
+
 def test_without_times_a_fifth_of_each_users_items_is_held_back(tmp_path):
     write(tmp_path, user_id=[u for u in range(20) for _ in range(10)] * 2, item_id=list(range(10)) * 40, ts=[5] * 400)
     data = read(tmp_path)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from bench import quality_sets
 from bench.quality import arguments, main
 from bench.quality_data import read
 from bench.quality_peers import PEERS, DoesNotFitError, rank
@@ -263,6 +264,18 @@ def test_lists_are_cut_as_they_are_published():
     lists = sparse.csr_array((np.array([3, 2, -1, -4], np.float32), [1, 2, 3, 0], [0, 3, 3, 4]), shape=(3, 4))
     assert nearest(lists, 1).toarray().tolist() == [[0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert nearest(lists, 9).nnz == 2
+
+
+def test_sets_of_other_kinds_are_the_same_every_time(tmp_path):
+    for out in ("one", "two"):
+        quality_sets.main(data=tmp_path, out=tmp_path / out, names=["popular-still", "communities", "nearly-popular"])
+    for name in ("popular-still", "communities", "nearly-popular"):
+        one, two = (pq.read_table(tmp_path / out / name / "events.parquet") for out in ("one", "two"))
+        assert len(one) > 50_000
+        assert one.equals(two)
+        assert read(tmp_path / "one" / name).protocol == ("time" if name == "nearly-popular" else "random")
+    with pytest.raises(SystemExit, match="unknown sets best, expected some of gowalla-random"):
+        quality_sets.main(data=tmp_path, out=tmp_path, names=["best"])
 
 
 def test_an_unknown_model_is_named(tmp_path):

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs.spark_classes import use_kept_classes
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_DAEMON: Final = "spark.python.daemon.module"
 
 # The C library gives a freed array of some MB back to the system, page by page, and takes it anew for the next one.
 # Workers keep what they freed instead: one alone ranks faster so; what it brings two side by side is less than what
@@ -32,7 +35,21 @@ def open_session(app_name: str) -> SparkSession:
     use_kept_classes()
     for name, size in _KEEP_FREED.items():
         os.environ.setdefault(name, str(size))
-    return SparkSession.builder.appName(app_name).getOrCreate()
+    builder = SparkSession.builder.appName(app_name)
+    if _forks_workers_here():
+        builder = builder.config(_DAEMON, "jobs.worker_daemon")
+    return builder.getOrCreate()
+
+
+def _forks_workers_here() -> bool:
+    """Say whether our own daemon may fork the workers: on this machine, where the deployment names no other one.
+
+    Elsewhere a machine may get our code only with its first task, when the daemon runs already.
+    """
+    SparkContext._ensure_initialized()  # the settings of spark-submit are the JVM's
+    given = SparkConf()
+    master = given.get("spark.master") or ""
+    return (master == "local" or master.startswith("local[")) and given.get(_DAEMON) is None
 
 
 @contextlib.contextmanager

@@ -12,21 +12,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def spark():
-    """A local session with two workers."""
+    """A local session with two workers, as jobs open it."""
     os.environ["PYTHONPATH"] = str(ROOT)
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    from pyspark.sql import SparkSession
+    given = {"spark.ui.enabled": "false", "spark.log.level": "ERROR"}
+    given |= dict.fromkeys(("spark.driver.host", "spark.driver.bindAddress"), "127.0.0.1")
+    settings = " ".join(f"--conf {name}={value}" for name, value in given.items())
+    os.environ["PYSPARK_SUBMIT_ARGS"] = f"--master local[2] {settings} pyspark-shell"
+    from jobs.spark_session import open_session
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the session's start warns of its own deprecated imports
-        session = (
-            SparkSession.builder.master("local[2]")
-            .appName("tests")
-            .config("spark.ui.enabled", "false")
-            .config("spark.log.level", "ERROR")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .getOrCreate()
-        )
+        session = open_session("tests")
     yield session
     session.stop()

@@ -35,7 +35,10 @@ class Records:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One row per user and item, sorted by both. `last_at` has a column per event type; `bought` says who has what."""
+    """One row per user and item, sorted by both. `bought` says who has what.
+
+    Shapes: last_at (event types, pairs or more), what is beyond the pairs being nothing; the others (pairs,).
+    """
 
     users: int
     user: Int64s
@@ -46,7 +49,7 @@ class Pairs:
 
     def last(self, name: str) -> Int64s:
         """When each pair last had an event of a type (microseconds; the lowest number if never)."""
-        return self.last_at[:, EVENT_TYPES.index(name)]
+        return self.last_at[EVENT_TYPES.index(name), : len(self.user)]
 
     def is_bought(self) -> Bools:
         """Bought and not given back: since some instant there are more purchases than refunds.
@@ -71,15 +74,22 @@ class Pairs:
 
         Shapes: weights has one entry per event type.
         """
-        total = np.zeros(len(self.user))
-        for event_type in np.flatnonzero(weights):
-            counts = self.last_at[:, event_type] > NEVER
-            if event_type == _PURCHASE:
-                counts &= self.bought
-            rows = np.flatnonzero(counts)
-            age_days = np.maximum(0, now - self.last_at[rows, event_type]) / DAY
-            total[rows] += weights[event_type] * np.exp2(-age_days / half_life_days)
-        return total.astype(np.float32)
+        found = np.empty(len(self.user), np.float32)
+        _weigh(plain(self.last_at, np.int64), plain(self.bought, np.bool_), weights, half_life_days, now, found)
+        return found
+
+    def newest_interest(
+        self, limit: int, weights: npt.NDArray[np.float64], half_life_days: float, now: int
+    ) -> tuple[npt.NDArray[np.float32], Bools]:
+        """Weigh each user's most recent `limit` pairs of interest, as `interest` and `newest` would, and no other."""
+        found, kept = np.zeros(len(self.user), np.float32), np.zeros(len(self.user), np.bool_)
+        records = self.records
+        _weigh_newest(
+            plain(records.start, np.int64), plain(records.pair, np.int64), plain(records.event_type, np.int8),
+            plain(self.last_at, np.int64), plain(self.bought, np.bool_), weights, half_life_days, now, limit,
+            found, kept,
+        )  # fmt: skip
+        return found, kept
 
     def newest(self, chosen: Bools, limit: int, weights: npt.NDArray[np.float64]) -> Bools:
         """Narrow the chosen pairs to each user's most recent `limit` by their last event of a weighted type.
@@ -115,7 +125,7 @@ def pairs_of_profiles(profiles: pa.Table) -> Pairs:
         user, item, pair, last_at, bought,
     )  # fmt: skip
     records = Records(start, pair, event_type)
-    return Pairs(len(profiles), user[:pairs], item[:pairs], last_at[:, :pairs].T, bought[:pairs], records)
+    return Pairs(len(profiles), user[:pairs], item[:pairs], last_at, bought[:pairs], records)
 
 
 @compiled
@@ -168,3 +178,30 @@ def _newest(start, pair, event_type, weighted, chosen, limit, kept):  # type: ig
             if left > 0 and weighted[event_type[record]] and chosen[one] and not kept[one]:
                 kept[one] = True
                 left -= 1
+
+
+@compiled
+def _weigh(last_at, bought, weights, half_life_days, now, found):  # type: ignore[no-untyped-def]
+    for pair in range(len(found)):
+        found[pair] = _interest(last_at, bought, weights, half_life_days, now, pair)
+
+
+@compiled
+def _weigh_newest(start, pair, event_type, last_at, bought, weights, half_life_days, now, limit, found, kept):  # type: ignore[no-untyped-def]
+    for row in range(len(start) - 1):
+        left = limit
+        for record in range(start[row], start[row + 1]):
+            one = pair[record]
+            if left > 0 and weights[event_type[record]] > 0 and not kept[one]:
+                found[one] = _interest(last_at, bought, weights, half_life_days, now, one)
+                kept[one] = found[one] > 0
+                left -= kept[one]
+
+
+@compiled
+def _interest(last_at, bought, weights, half_life_days, now, pair):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for code in range(len(weights)):
+        if weights[code] > 0 and last_at[code, pair] > NEVER and (code != _PURCHASE or bought[pair]):
+            total += weights[code] * 2.0 ** (-max(0, now - last_at[code, pair]) / DAY / half_life_days)
+    return np.float32(total)

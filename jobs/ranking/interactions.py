@@ -45,8 +45,9 @@ class Interest:
 
     def last_at(self, pairs: Pairs) -> npt.NDArray[np.int64]:
         """When each pair last showed interest (microseconds; the lowest number if never)."""
-        last: npt.NDArray[np.int64] = np.where(self.weights > 0, pairs.last_at, _NEVER).max(axis=1, initial=_NEVER)
-        return last
+        counts = self.weights[:, None] > 0
+        last: npt.NDArray[np.int64] = np.where(counts, pairs.last_at, _NEVER).max(axis=0, initial=_NEVER)
+        return last[: len(pairs.user)]
 
     def matrix(self, pairs: Pairs, items: int, chosen: Bools | None = None) -> sparse.csr_array:
         """Lay the interest of the window out, capped to each user's most recent items.

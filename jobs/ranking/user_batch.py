@@ -46,8 +46,7 @@ class UserBatch:
 def _interest(pairs: Pairs, settings: RankingSettings, now: int) -> tuple[npt.NDArray[np.float32], Bools]:
     """Weigh the most recent items of interest."""
     weights = np.array(settings.history.weights_by_type())
-    interest = pairs.interest(weights, settings.history.half_life_days, now)
-    return interest, pairs.newest(interest > 0, settings.history.items, weights)
+    return pairs.newest_interest(settings.history.items, weights, settings.history.half_life_days, now)
 
 
 def _wishes(pairs: Pairs, settings: RankingSettings, now: int) -> tuple[npt.NDArray[np.float32], Bools] | None:

@@ -105,3 +105,18 @@ def test_a_refund_undoes_the_purchase_before_it(events, bought):
     for days in ([rows], [rows[1:], rows[:1]]):
         profiles = fold_all([(some, []) for some in days])
         assert pairs_of_profiles(profiles).is_bought().tolist() == [bought]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(event, min_size=1, max_size=40), st.integers(1, 4), st.sampled_from([0.01, 1.0, 30.0]))
+def test_the_newest_pairs_are_weighed_as_all_of_them_are(events, limit, half_life_days):
+    profiles = fold_all([(events, [])])
+    weights = np.where(np.arange(len(EVENT_TYPES)) % 2 == 0, 1.5, 0.0)
+    pairs = pairs_of_profiles(profiles)
+    every = pairs.interest(weights, half_life_days, NOW)
+    expected = pairs.newest(every > 0, limit, weights)
+
+    found, kept = pairs.newest_interest(limit, weights, half_life_days, NOW)
+
+    assert (kept == expected).all()
+    assert found[kept].tolist() == every[kept].tolist()

@@ -168,24 +168,6 @@ def test_what_fades_is_found_where_tastes_change():
     assert best.figures.recall > 1.8 * max(t.figures.recall for t in choice.trials if t.recipe.history == Weighting())
 
 
-@pytest.mark.parametrize(("least_errors", "taken"), [(None, False), (0.0, True)], ids=["as it is", "mutant"])
-def test_a_step_that_chance_makes_look_good_is_not_taken(monkeypatch, least_errors, taken):
-    """Interest at random: nothing is better than anything, and without the guard some of the steps are taken."""
-    if least_errors is not None:
-        monkeypatch.setattr(choose_module, "LEAST_ERRORS", least_errors)
-    stepped = []
-    for seed in (2, 3, 5):
-        rng = np.random.default_rng(seed)
-        user = np.repeat(np.arange(120), 15)
-        noise = Interactions.of(user, rng.integers(0, 60, len(user)), rng.integers(0, 1000, len(user)), (120, 60))
-        choice = choose(folds(noise, "newest"))
-        assert len(choice.trials) > 20
-        stepped.append(
-            choice.recipe != Recipe(model=choice.recipe.model) or choice.recipe.model.popularity not in (0, 1)
-        )
-    assert any(stepped) == taken
-
-
 def test_a_user_in_three_folds_is_one_user():
     """The same fold three times says no more than once."""
     once = folds(shop(4, users=200), "any")[:1]

@@ -2,11 +2,12 @@
 
 Run:  make bench-quality DATA=DIR OUT=DIR      [ARGS="--models ease,ryml --peer-defaults"]
 
-`events.parquet` has user_id and item_id (of any type), and may have event_type, ts and split. Rows without an id and
-events that undo interest (cancellation, refund, removal, return) are left out. `split` says which rows test ("test");
-else the newest fifth by `ts`; else a fifth of each user's items, drawn with a fixed seed. What tests is what the user
-does not have in training. Every model ranks all items for every test user, their training items left out; users
-without training, and lists that are short, get what is most popular, whatever the model.
+`events.parquet` (a file, or a folder of part files) has user_id and item_id (of any type), and may have event_type,
+ts and split. Rows without an id and events that undo interest (cancellation, refund, removal, return) are left out.
+`split` says which rows test ("test", "testing" or "holdout", in any case); else the newest fifth by `ts`; else a fifth
+of each user's items, drawn with a fixed seed. What tests is what the user does not have in training. Every model ranks
+all items for every test user, their training items left out; users without training, and lists that are short, get
+what is most popular, whatever the model.
 
 One JSON line per model: recall@20 and ndcg@20 (means over all users with something to find), coverage (share of the
 training items that stand in somebody's list), seconds to choose settings, to fit and to score. OUT/MODEL.parquet holds
@@ -14,7 +15,8 @@ each test user's list: user_id, item_id, rank (from 1).
 
 For ryml the recall of its lists cut as they are published (scores above 0, the best 200 and the best 20) stands beside.
 
-Settings are chosen on a part of the training data that is held back in the same way: by ryml among its item models, by
+Settings are chosen on a part of the training data that is held back in the same way (a split is looked at: does it test
+on what is newest, on what is newest of each user, or on any): by ryml among its item models, by
 each peer among a few of its settings (--peer-defaults: the first of them). Models that do not fit say why.
 """
 
@@ -56,7 +58,7 @@ def main(*, data: Path, out: Path, models: list[str], threads: int, peer_default
         raise SystemExit(f"unknown models {', '.join(unknown)}, expected some of {', '.join(known)}")
     found = read(data)
     out.mkdir(parents=True, exist_ok=True)
-    held_back = folds(found.train, by_time=found.protocol == "time")
+    held_back = folds(found.train, found.held_back)
     has = np.bincount(found.train.user, minlength=found.train.shape[0])
     facts = {
         "data": data.name,

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from jobs.ranking import ease
 from jobs.ranking.item_model import fit
-from jobs.ranking.metrics import RankingFigures, RankingSums, measure
+from jobs.ranking.metrics import RankingFigures, RankingSums, UserFigures, measure_users
 from jobs.ranking.rank_users import fill_up, lists_of, nearest, rank_users
 from jobs.ranking.validation import Fold, Interactions, Weighting
 from schemas.item_models import COSINE, CooccurrenceModel, EaseModel, ItemModelSettings
@@ -25,6 +25,9 @@ AT = 20
 DEPTH = 200
 # Relative gain in recall and ndcg together that a change has to bring: below it is what chance brings as well.
 LEAST_GAIN = 0.003
+# Standard errors of that gain, over the users measured, that fading starts have to bring. Single steps are not held to
+# it: on real data it kept some that were good away, and lost more than chance does.
+LEAST_ERRORS = 2.0
 # Pairs of items that all candidates together may cost: 9 candidates on Gowalla's million interactions.
 WORK = 3.5e9
 FEWEST, MOST = 8, 30
@@ -41,6 +44,11 @@ SHARES = (0.15, 0.35, 0.6)
 SHARPENINGS = (0.5, 1.0, 2.0)
 POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 HALF_LIVES = (0.5, 0.15, 0.05)
+# How a user's history fades in the starts that are tried once more where there are times: what is best with all of a
+# history and what is best with its end are far apart, and no way of single steps leads from one to the other.
+START_FADING = Weighting(half_life=0.15)
+# Listed pairs that are kept of what was fitted last, for recipes that differ only in how histories speak: 320 MB.
+KEPT_PAIRS = 40_000_000
 NEIGHBOURS = (50, 20)
 
 
@@ -62,6 +70,7 @@ class Trial:
 
     recipe: Recipe
     figures: RankingFigures
+    by_user: UserFigures  # all folds' users, one fold after the other
 
 
 @dataclass(frozen=True)
@@ -82,20 +91,26 @@ def choose(folds: list[Fold], *, threads: int = 1, starts: Iterable[Cooccurrence
         return Choice(Recipe(model=starts[0]), ())
     walk = _Walk(folds, threads)
     tries = _tries(_cooccurrence_cost(folds), FEWEST)
+    timed = any(fold.learn.last_at is not None for fold in folds)
     best = walk.best_of(Recipe(model=model) for model in starts)
+    if timed:
+        best = walk.clearly_better(best, walk.best_of(Recipe(model=model, history=START_FADING) for model in starts))
     best = walk.climb(best, _cooccurrence_steps, max(tries - len(starts), 3))
     solvable = all(ease.fits(*fold.learn.shape) for fold in folds)
     ease_tries = _tries(_ease_cost(folds), 0) if solvable else 0
     if ease_tries:
-        solved = walk.best_of(Recipe(model=model) for model in EASE_STARTS[:ease_tries])
+        fadings = (Weighting(),) if best.history == Weighting() else (Weighting(), best.history)
+        solved = walk.best_of(
+            Recipe(model=model, history=history) for model in EASE_STARTS[:ease_tries] for history in fadings
+        )
         solved = walk.climb(solved, _ease_steps, ease_tries - len(EASE_STARTS))
         blends = list(_blends(solved, best))[: max(ease_tries - len(EASE_STARTS), 0)]
         best = walk.better(best, walk.best_of([solved, *blends]))
     if isinstance(best.model, EaseModel):
         tries = ease_tries
     best = walk.climb(best, _popularity_steps, max(tries // 3, 2))
-    if any(fold.learn.last_at is not None for fold in folds):
-        best = walk.climb(best, _fading_steps, max(tries // 3, 4))
+    if timed:
+        best = walk.climb(best, _fading_steps, max(tries // 3, 5))
     if any((fold.learn.times > 1).any() for fold in folds):
         best = walk.climb(best, _repeat_steps, 2)
     best = walk.climb(best, _neighbour_steps, len(NEIGHBOURS))
@@ -107,7 +122,12 @@ def ranked_by(
 ) -> sparse.csr_array:
     """Fit a recipe and rank for some users; short lists are filled with what is popular."""
     model = fit(learn.matrix(recipe.learn), recipe.model, threads=threads)
-    lists = lists_of(model, learn.shape[1], depth, threads=threads)
+    return _ranked_from(lists_of(model, learn.shape[1], depth, threads=threads), recipe, learn, users, n, threads)
+
+
+def _ranked_from(
+    lists: sparse.csr_array, recipe: Recipe, learn: Interactions, users: npt.NDArray[np.int64], n: int, threads: int
+) -> sparse.csr_array:
     if recipe.neighbours is not None:
         lists = nearest(lists, recipe.neighbours)
     history = learn.matrix(recipe.history)[users]
@@ -140,25 +160,51 @@ class _Walk:
     folds: list[Fold]
     threads: int
     trials: dict[Recipe, Trial] = field(default_factory=dict)
+    # The lists of the fits made last, by what they depend on: one for each fold.
+    lists: dict[tuple[ItemModelSettings, Weighting], list[sparse.csr_array]] = field(default_factory=dict)
 
     def score(self, recipe: Recipe) -> float:
         """Recall and ndcg together, each in units of the first trial's."""
+        return float(self._of_users(recipe).mean())
+
+    def _of_users(self, recipe: Recipe) -> npt.NDArray[np.float64]:
+        """Recall and ndcg of each user together, in units of the first trial's means."""
         found = self.trials.get(recipe)
         if found is None:
-            found = self.trials[recipe] = Trial(recipe, self._measure(recipe))
+            found = self.trials[recipe] = self._measure(recipe)
         first = next(iter(self.trials.values())).figures
-        return found.figures.recall / max(first.recall, 1e-9) + found.figures.ndcg / max(first.ndcg, 1e-9)
+        return found.by_user.recall / max(first.recall, 1e-9) + found.by_user.ndcg / max(first.ndcg, 1e-9)
 
-    def _measure(self, recipe: Recipe) -> RankingFigures:
+    def _measure(self, recipe: Recipe) -> Trial:
         sums: RankingSums | None = None
-        for fold in self.folds:
-            ranked = ranked_by(recipe, fold.learn, fold.users, depth=DEPTH, n=AT, threads=self.threads)
+        parts: list[UserFigures] = []
+        for fold, lists in zip(self.folds, self._lists_of(recipe), strict=True):
+            ranked = _ranked_from(lists, recipe, fold.learn, fold.users, AT, self.threads)
             known_by = np.bincount(fold.learn.item, minlength=fold.learn.shape[1]) / max(fold.learn.shape[0], 1)
-            found = measure(ranked, fold.truth, AT, known_by)
+            found, by_user = measure_users(ranked, fold.truth, AT, known_by)
             sums = found if sums is None else sums + found
+            parts.append(by_user)
         if sums is None:
             raise ValueError("no fold to measure on, expected at least one")
-        return sums.figures()
+        recall, ndcg = (np.concatenate(side) for side in zip(*((p.recall, p.ndcg) for p in parts), strict=True))
+        return Trial(recipe, sums.figures(), UserFigures(recall, ndcg))
+
+    def _lists_of(self, recipe: Recipe) -> list[sparse.csr_array]:
+        """Fit on each fold, unless it was done a short while ago."""
+        of = recipe.model, recipe.learn
+        found = self.lists.pop(of, None)
+        if found is None:
+            found = [
+                lists_of(
+                    fit(fold.learn.matrix(recipe.learn), recipe.model, threads=self.threads),
+                    fold.learn.shape[1], DEPTH, threads=self.threads,
+                )
+                for fold in self.folds
+            ]  # fmt: skip
+        self.lists[of] = found
+        while len(self.lists) > 1 and sum(part.nnz for kept in self.lists.values() for part in kept) > KEPT_PAIRS:
+            del self.lists[next(iter(self.lists))]
+        return found
 
     def best_of(self, recipes: Iterable[Recipe]) -> Recipe:
         best: Recipe | None = None
@@ -170,8 +216,19 @@ class _Walk:
         return best
 
     def better(self, simple: Recipe, other: Recipe) -> Recipe:
-        """Give the other if it is clearly better."""
+        """Give the other if it is better by more than LEAST_GAIN."""
         return other if self.score(other) > self.score(simple) * (1 + LEAST_GAIN) else simple
+
+    def clearly_better(self, simple: Recipe, other: Recipe) -> Recipe:
+        """Give the other if it is better, and by more than what the draw of the users makes of nothing."""
+        return other if self.better(simple, other) is other and self.beyond_chance(simple, other) else simple
+
+    def beyond_chance(self, simple: Recipe, other: Recipe) -> bool:
+        """Tell whether the gain is more than LEAST_ERRORS standard errors."""
+        gain = self._of_users(other) - self._of_users(simple)
+        # A user who is measured in three folds is still one user.
+        of_user = np.bincount(np.concatenate([fold.users for fold in self.folds]), gain - gain.mean())
+        return bool(gain.sum() > LEAST_ERRORS * np.linalg.norm(of_user))
 
     def climb(self, best: Recipe, steps: Callable[[Recipe], Iterator[Recipe]], tries: int) -> Recipe:
         """Change one setting at a time while that helps."""
@@ -250,5 +307,5 @@ def _fading_steps(recipe: Recipe) -> Iterator[Recipe]:
     """Let interest fade: in what is known of a user, or in what is learned."""
     for name in ("history", "learn"):
         weighting = getattr(recipe, name)
-        for half_life in HALF_LIVES:
+        for half_life in (*HALF_LIVES, 0.0):
             yield recipe.model_copy(update={name: weighting.model_copy(update={"half_life": half_life})})

@@ -62,6 +62,14 @@ class RankingSums:
         )
 
 
+@dataclass(frozen=True)
+class UserFigures:
+    """Recall and ndcg of each user that has something to be found, in the order of the rows."""
+
+    recall: npt.NDArray[np.float64]
+    ndcg: npt.NDArray[np.float64]
+
+
 def measure(
     ranked: sparse.csr_array, truth: sparse.csr_array, k: int, known_by: npt.NDArray[np.float64]
 ) -> RankingSums:
@@ -71,6 +79,13 @@ def measure(
             training users that know each item.
     Source: He et al., LightGCN, SIGIR 2020 (recall@k, ndcg@k: full ranking, mean over users).
     """
+    return measure_users(ranked, truth, k, known_by)[0]
+
+
+def measure_users(
+    ranked: sparse.csr_array, truth: sparse.csr_array, k: int, known_by: npt.NDArray[np.float64]
+) -> tuple[RankingSums, UserFigures]:
+    """Do what `measure` does, and give each user's figures beside the sums."""
     items = truth.shape[1]
     wanted = np.diff(truth.indptr)
     row = np.repeat(np.arange(ranked.shape[0], dtype=np.int64), np.diff(ranked.indptr))
@@ -89,12 +104,14 @@ def measure(
     some = wanted > 0
     # An item that nobody knows is as novel as one known by one user of a million.
     novelty = -np.log2(np.maximum(known_by[item], 1e-6))
-    return RankingSums(
+    each = UserFigures(counts[some] / wanted[some], gain[some] / ideal[some])
+    sums = RankingSums(
         users=int(some.sum()),
-        recall=float((counts[some] / wanted[some]).sum()),
-        ndcg=float((gain[some] / ideal[some]).sum()),
+        recall=float(each.recall.sum()),
+        ndcg=float(each.ndcg.sum()),
         mrr=float((1 / first[some]).sum()),
         hits=int((counts > 0).sum()),
         novelty=float(novelty.sum()),
         listed=np.bincount(item, minlength=items),
     )
+    return sums, each

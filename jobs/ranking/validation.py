@@ -1,7 +1,7 @@
 """Folds for choosing a model: parts of the training data that are held back in the way that the test was."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -110,26 +110,34 @@ class Fold:
     truth: sparse.csr_array
 
 
-def folds(train: Interactions, *, by_time: bool) -> list[Fold]:
-    """Hold back parts of the training data: its newest fifth by time, or a fifth of each user's items.
+HeldBack = Literal["newest", "newest of each user", "any"]
 
-    Where few users are held back, two parts more: earlier ones by time, other ones at random.
+
+def folds(train: Interactions, held_back: HeldBack) -> list[Fold]:
+    """Hold back parts of the training data: its newest fifth, or a fifth of each user's items, the newest or any.
+
+    Where few users are held back, two parts more: earlier ones by time, other ones at random. Without times: any.
     """
-    first = _fold(train, by_time=by_time, number=0)
+    first = _fold(train, held_back, number=0)
     if len(first.users) >= FEW_USERS:
         return [first]
-    more = [_fold(train, by_time=by_time, number=number) for number in (1, 2)]
+    more = [_fold(train, held_back, number=number) for number in (1, 2)]
     return [fold for fold in (first, *more) if len(fold.users)]
 
 
-def _fold(train: Interactions, *, by_time: bool, number: int) -> Fold:
-    if by_time and train.last_at is not None:
+def _fold(train: Interactions, held_back: HeldBack, *, number: int) -> Fold:
+    if held_back == "newest" and train.last_at is not None:
         at = np.sort(train.last_at)
         # By time the newest fifth; then the fifth before half of that, and so on back.
         until = at[int((len(at) - 1) * (1 - number * HELD_BACK / 2))]
         since = at[int((len(at) - 1) * (1 - number * HELD_BACK / 2 - HELD_BACK))]
         held = (train.last_at >= since) & (train.last_at <= until) & (train.last_at > at[0])
         learned = train.last_at < since
+    elif held_back == "newest of each user" and train.last_at is not None:
+        # The newest; then those before the newest, and so on back. What is newer than those is not learned either.
+        drawn, place = _drawn(train.user, HELD_BACK, number)[train.user], _place_in_user(train.user, -train.last_at)
+        held = (place >= number * drawn) & (place < (number + 1) * drawn)
+        learned = place >= (number + 1) * drawn
     else:
         held = share_of_each_user(train.user, train.item, HELD_BACK, number)
         learned = ~held
@@ -148,10 +156,15 @@ def share_of_each_user(
 
     Half an item is drawn for half of the users, so that users with few items are held back as often as others.
     """
+    return _place_in_user(user, _scatter(_scatter(user + number * 7_919) ^ item)) < _drawn(user, share, number)[user]
+
+
+def _drawn(user: npt.NDArray[np.int64], share: float, number: int) -> npt.NDArray[np.float64]:
+    """Say how many of each user's items are held back."""
     counts = np.bincount(user)
     chance = (_scatter(np.arange(len(counts)) + number * 1_000_003) >> 11) / 2.0**53 + 0.5
-    drawn = np.minimum(np.floor(counts * share + chance), counts - 1)
-    return _place_in_user(user, _scatter(_scatter(user + number * 7_919) ^ item)) < drawn[user]
+    drawn: npt.NDArray[np.float64] = np.minimum(np.floor(counts * share + chance), counts - 1)
+    return drawn
 
 
 def _place_in_user(user: npt.NDArray[np.int64], key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from bench import quality_sets
 from bench.quality import arguments, main
 from bench.quality_data import read
 from bench.quality_peers import PEERS, DoesNotFitError, rank
@@ -106,7 +107,15 @@ def test_odd_rows_are_left_out_or_kept_as_they_should_be(tmp_path):
         pa.array([float(n) for n in range(10)]),
         pa.array([START + dt.timedelta(hours=n) for n in range(10)]),
         pa.array([(START + dt.timedelta(days=n)).date() for n in range(10)]),
+        pa.array([START + dt.timedelta(hours=n) for n in range(10)], pa.timestamp("us", tz="Europe/Berlin")),
+        pa.array([START + dt.timedelta(hours=n) for n in range(10)]).cast(pa.timestamp("ns")),
+        pa.array([None, 3.0, float("nan"), *(float(n) for n in range(10, 17))]),  # what has no time is the oldest
         pa.array([f"2026-01-01 00:00:{n:02d}" for n in range(10)]),
+        pa.array([f"2026-01-{n:02d}" for n in range(1, 11)]).dictionary_encode(),
+        pa.array(["", *(f"2026-01-01T0{n}:00:00Z" for n in range(1, 10))], pa.large_string()),
+        # An hour east of it, every other one: 8 and 9 are still the newest.
+        pa.array([f"2026-01-01T{2 * n + n % 2:02d}:00:00" + ("+01:00" if n % 2 else "") for n in range(10)]),
+        pa.array([str(n) for n in range(10)], pa.string_view()),
     ],
     ids=lambda times: str(times.type),
 )
@@ -116,6 +125,58 @@ def test_any_kind_of_time_tests_on_the_newest_fifth(tmp_path, times):
     assert data.protocol == "time"
     assert data.train.item.tolist() == list(range(8))
     assert data.test.indices.tolist() == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("user", "item"),
+    [
+        (pa.array(range(20), pa.int8()), pa.array(range(20), pa.uint64())),
+        (pa.array(range(20)).cast(pa.string()).dictionary_encode(), pa.array(range(20)).cast(pa.large_string())),
+        (pa.array([str(n) for n in range(20)], pa.string_view()), pa.array([float(n) for n in range(20)])),
+        (pa.array([b"%d" % n for n in range(20)]), pa.array(range(20))),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_any_kind_of_id_and_more_columns_and_files_are_no_trouble(tmp_path, user, item):
+    user_id = pa.array(np.repeat(user.to_pylist(), 3).tolist(), user.type)
+    item_id = pa.array([item[n * 7 % 20].as_py() for n in range(60)], item.type)
+    write(tmp_path, user_id=user_id, item_id=item_id, price=pa.nulls(60))
+    pq.write_table(pa.table({"item_id": [1]}), tmp_path / "items.parquet")
+    data = read(tmp_path)
+    assert (len(data.users), len(data.items)) == (20, 20)
+    assert len(data.train.user) + data.test.nnz == 60
+    assert data.test.nnz > 5
+
+
+def test_a_folder_of_part_files_is_one_file(tmp_path):
+    (tmp_path / "events.parquet").mkdir()
+    for part in range(2):
+        columns = {"user_id": [1] * 5, "item_id": list(range(part * 5, part * 5 + 5))}
+        pq.write_table(pa.table(columns), tmp_path / "events.parquet" / f"part-{part}.parquet")
+    assert len(read(tmp_path).items) == 10
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("TRAINING", " testing"), ("valid", "holdout")])
+def test_the_split_may_be_spelled_otherwise(tmp_path, names):
+    write(
+        tmp_path, user_id=[1, 1, 1], item_id=[1, 2, 3], split=pa.array([names[0], None, names[1]]).dictionary_encode()
+    )
+    data = read(tmp_path)
+    assert data.train.item.tolist() == [0, 1]
+    assert data.test.indices.tolist() == [2]
+
+
+@pytest.mark.parametrize("held_back", ["newest", "newest of each user", "any"])
+def test_models_are_chosen_on_what_is_held_back_as_the_split_was(tmp_path, held_back):
+    rng = np.random.default_rng(3)
+    user, at = np.repeat(np.arange(40), 10), rng.permutation(400)
+    last = np.array([at[user == u].max() for u in range(40)])
+    is_test = {"newest": at >= 350, "newest of each user": at == last[user], "any": rng.random(400) < 0.2}[held_back]
+    split = np.where(is_test, "test", "train")
+    write(tmp_path, user_id=user, item_id=rng.integers(0, 300, 400), ts=at, split=split)
+    assert read(tmp_path).held_back == held_back
+    write(tmp_path, user_id=user, item_id=rng.integers(0, 300, 400), split=split)
+    assert read(tmp_path).held_back == "any"
 
 
 def test_without_times_a_fifth_of_each_users_items_is_held_back(tmp_path):
@@ -131,7 +192,13 @@ def test_without_times_a_fifth_of_each_users_items_is_held_back(tmp_path):
     [
         ({"user": [1]}, "lacks user_id, item_id"),
         ({"user_id": pa.array([None], pa.int64()), "item_id": [1]}, "no event of interest with both ids"),
-        ({"user_id": [1, 2], "item_id": [1, 2], "split": ["train", "valid"]}, "split is test in no row"),
+        (
+            {"user_id": [1, 2], "item_id": [1, 2], "split": ["train", "valid"]},
+            "no row, it is train, valid; expected",
+        ),
+        ({"user_id": [1, 2], "item_id": [1, 2], "split": [True, False]}, "no row, it is (True|False), "),
+        ({"user_id": [[1], [2]], "item_id": [1, 2]}, "user_id is of type list<.*expected numbers, text or times"),
+        ({"user_id": [1, 2], "item_id": [1, 2], "event_type": [b"\xff", b"a"]}, "event_type of type binary is no text"),
         ({"user_id": [1, 2], "item_id": [1, 2], "ts": ["soon", "later"]}, "is no time"),
         ({"user_id": [1, 2], "item_id": [1, 1], "split": ["test", "test"]}, "0 training pairs and 2 new test pairs"),
     ],
@@ -143,7 +210,10 @@ def test_bad_input_says_what_is_wrong(tmp_path, columns, message):
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"events\.parquet does not exist; DATA= names a folder"):
+    with pytest.raises(ConfigError, match=r"events\.parquet does not exist; DATA= names a folder .* no Parquet file"):
+        read(tmp_path)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "ratings.parquet")
+    with pytest.raises(ConfigError, match=r"has ratings\.parquet"):
         read(tmp_path)
     (tmp_path / "events.parquet").write_bytes(b"no parquet")
     with pytest.raises(ConfigError, match="cannot be read as Parquet"):
@@ -159,6 +229,17 @@ def test_users_with_one_item_and_items_only_in_the_test_are_no_trouble(tmp_path,
     first, *found = lines(capsys)
     assert (first["test_users"], first["test_users_without_training"]) == (32, 1)
     assert [line["model"] for line in found if "skipped" not in line] == ["popularity", "ease", "ryml"]
+
+
+@pytest.mark.parametrize(("users", "items"), [(1, 30), (20, 50), (300, 3)], ids=["one user", "few users", "few items"])
+def test_small_data_is_measured_too(tmp_path, capsys, users, items):
+    rng = np.random.default_rng(1)
+    user = np.repeat(np.arange(users), 12)
+    write(tmp_path, user_id=user, item_id=rng.integers(0, items, len(user)), ts=rng.integers(0, 10**6, len(user)))
+    run(tmp_path, tmp_path / "out", "--models", "popularity,implicit-cosine,ease,ryml")
+    first, *found = lines(capsys)
+    assert first["test_users"] > 0
+    assert [line["model"] for line in found if "recall@20" in line] == ["popularity", "implicit-cosine", "ease", "ryml"]
 
 
 def test_a_peer_that_does_not_fit_says_so_and_the_rest_go_on(tmp_path, capsys, monkeypatch):
@@ -183,6 +264,18 @@ def test_lists_are_cut_as_they_are_published():
     lists = sparse.csr_array((np.array([3, 2, -1, -4], np.float32), [1, 2, 3, 0], [0, 3, 3, 4]), shape=(3, 4))
     assert nearest(lists, 1).toarray().tolist() == [[0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert nearest(lists, 9).nnz == 2
+
+
+def test_sets_of_other_kinds_are_the_same_every_time(tmp_path):
+    for out in ("one", "two"):
+        quality_sets.main(data=tmp_path, out=tmp_path / out, names=["popular-still", "communities", "nearly-popular"])
+    for name in ("popular-still", "communities", "nearly-popular"):
+        one, two = (pq.read_table(tmp_path / out / name / "events.parquet") for out in ("one", "two"))
+        assert len(one) > 50_000
+        assert one.equals(two)
+        assert read(tmp_path / "one" / name).protocol == ("time" if name == "nearly-popular" else "random")
+    with pytest.raises(SystemExit, match="unknown sets best, expected some of gowalla-random"):
+        quality_sets.main(data=tmp_path, out=tmp_path, names=["best"])
 
 
 def test_an_unknown_model_is_named(tmp_path):

@@ -55,7 +55,7 @@ class World:
         text = CAMPAIGN.format(hour=due_at.hour, account=ACCOUNT, more=more)
         (campaigns / "spring.toml").write_text(text, encoding="utf-8")
         patch.setenv("AIRFLOW__RYML__CAMPAIGNS", str(campaigns))
-        patch.setattr("jobs.delivery.run_context._LOOPBACK", ())  # this machine stands for a live provider's
+        patch.setattr("jobs.delivery.provider_address._LOOPBACK", ())  # this machine stands for a live provider's
         # Otherwise the campaign's new hour reaches the database half a minute later.
         patch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")
         from airflow_runs import put_into_database

@@ -121,12 +121,15 @@ def without_the_whole_table(monkeypatch):
 
 
 def without_history_items(monkeypatch):
-    monkeypatch.setattr(Pairs, "newest", lambda self, chosen, limit, weights: chosen)
+    real = Pairs.newest_interest
+    monkeypatch.setattr(Pairs, "newest_interest", lambda self, limit, *how: real(self, 1_000, *how))
 
 
 def without_half_life(monkeypatch):
-    real = Pairs.interest
-    monkeypatch.setattr(Pairs, "interest", lambda self, weights, half_life_days, now: real(self, weights, 1e9, now))
+    real = Pairs.newest_interest
+    monkeypatch.setattr(
+        Pairs, "newest_interest", lambda self, limit, weights, days, now: real(self, limit, weights, 1e9, now)
+    )
 
 
 EVENTS = {"bought": "purchase", "in_cart": "cart_add", "wishlisted": "wishlist_add", "seen": "view"}
